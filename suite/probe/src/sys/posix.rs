@@ -1,0 +1,1 @@
+//! POSIX shared memory and files in /dev/shm: shm_open(3), shm_unlink(3).

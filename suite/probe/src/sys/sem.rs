@@ -1,0 +1,1 @@
+//! System V semaphores: semget(2), semop(2), semctl(2).

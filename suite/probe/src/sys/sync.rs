@@ -1,0 +1,1 @@
+//! POSIX semaphores, pthread objects with PTHREAD_PROCESS_SHARED, futexes.

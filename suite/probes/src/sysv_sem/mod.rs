@@ -1,0 +1,7 @@
+//! Chapter 2: System V semaphores.
+
+use shmcheck_probe::Chapter;
+
+/// The chapter.
+pub const CHAPTER: Chapter =
+    Chapter { number: 2, name: "sysv-sem", title: "System V semaphores", intro: "", files: &[], excluded: &[] };
