@@ -39,6 +39,8 @@ pub fn facts(catalogue: &[&'static Probe], options: Options) -> Facts {
         fresh,
         fresh_refused,
         shared_ipc: options.shared_ipc,
+        root_read_only: nix::sys::statvfs::statvfs("/")
+            .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
         sysctls: sysctls(),
         missing_paths: missing_paths(catalogue),
         hugepages: hugepages(),

@@ -31,7 +31,7 @@ pub enum FilterError {
         problem: String,
     },
     /// No probe matches.
-    #[error("no probe matches {filters}{}", near(near))]
+    #[error("no probe matches {filters}{}", alike(near))]
     Nothing {
         /// All filters as given.
         filters: String,
@@ -40,7 +40,7 @@ pub enum FilterError {
     },
 }
 
-fn near(near: &[String]) -> String {
+fn alike(near: &[String]) -> String {
     if near.is_empty() { "; see `shmcheck list`".to_owned() } else { format!("; near misses: {}", near.join(", ")) }
 }
 
