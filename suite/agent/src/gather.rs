@@ -119,7 +119,8 @@ fn kernel() -> Kernel {
     }
 }
 
-fn libc_version() -> String {
+/// The C library and how this program is linked with it.
+pub fn libc_version() -> String {
     let linkage = if cfg!(target_feature = "crt-static") { "static" } else { "dynamic" };
     // SAFETY: the function returns a constant C string.
     let version = unsafe { libc::gnu_get_libc_version() };

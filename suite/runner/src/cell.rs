@@ -44,7 +44,7 @@ pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Obser
                 Err(Trouble::Rubbish(problem)) => {
                     let records = order.probes.iter().map(|probe| broken(probe, &problem));
                     for record in records {
-                        observer.result(number, &record);
+                        observer.result(number, &cell.environment, &record);
                         cell.results.push(record);
                     }
                 }
@@ -113,16 +113,17 @@ impl Visit {
     }
 
     fn carry_out(mut self, launch: &Launch, number: usize, order: &Order, observer: &dyn Observer, cell: &mut Cell) {
+        let environment = cell.environment.clone();
         observer.facts(number, &self.facts);
         let settings = effective::records(&launch.declared, &self.facts);
         for result in settings.into_iter().map(judge_setting) {
-            observer.result(number, &result);
+            observer.result(number, &environment, &result);
             cell.results.push(result);
         }
         let (records, problem) = self.collect(order, |record| {
             let probe = order.probes.iter().find(|probe| probe.id == record.id)?;
             let result = judge(probe, &launch.declared, record);
-            observer.result(number, &result);
+            observer.result(number, &environment, &result);
             Some(result)
         });
         let mut records = records;
@@ -130,7 +131,7 @@ impl Visit {
             let missing = || {
                 let problem = problem.as_deref().unwrap_or("no record came for this probe");
                 let result = broken(probe, problem);
-                observer.result(number, &result);
+                observer.result(number, &environment, &result);
                 result
             };
             cell.results.push(records.remove(probe.id).unwrap_or_else(missing));

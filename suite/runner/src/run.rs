@@ -57,7 +57,7 @@ pub trait Observer: Sync {
     /// A cell's agent has sent its facts.
     fn facts(&self, _number: usize, _facts: &Facts) {}
     /// A judged result.
-    fn result(&self, _number: usize, _result: &Result) {}
+    fn result(&self, _number: usize, _environment: &str, _result: &Result) {}
     /// A cell is complete, or missing.
     fn cell_finished(&self, _number: usize, _cell: &Cell) {}
 }
