@@ -6,12 +6,12 @@ mod args;
 mod commands;
 mod failure;
 mod output;
+mod pending;
 mod progress;
 mod sources;
 
 use args::{Cli, Command};
 use clap::Parser;
-use failure::Failure;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Some(Command::List(args)) => commands::list::list(&args, style),
         Some(Command::Explain(args)) => commands::explain::explain(&args, style),
         Some(Command::Facts(args)) => commands::facts::facts(&args),
-        Some(Command::Diff(args)) => commands::diff::diff(&args),
+        Some(Command::Diff(args)) => commands::diff::diff(&args, style),
         Some(Command::Report(args)) => commands::report::report(&args, style),
         Some(Command::Doctor) => commands::doctor::doctor(style),
         Some(Command::Clean(args)) => commands::clean::clean(&args),

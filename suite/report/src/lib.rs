@@ -1,1 +1,24 @@
+//! Reports in every format. This crate knows records and judgements only: it never prints, exits or looks at the
+//! system, and it does not know the probes; what it says of one beyond the outcome comes from [`Texts`].
+//!
+//! Everything from the place under test is hostile. Each format replaces or escapes what its reader would obey.
 
+mod clean;
+mod describe;
+pub mod diff;
+pub mod exit;
+mod failures;
+mod human;
+pub mod json;
+mod keyfacts;
+mod reasons;
+mod style;
+mod texts;
+mod units;
+mod wrap;
+
+pub use diff::Diff;
+pub use exit::{Demands, Ending};
+pub use human::{Human, explain};
+pub use style::Style;
+pub use texts::{ProbeText, Texts};

@@ -8,9 +8,9 @@ use std::io::Write;
 /// A JSON schema.
 pub(crate) fn schema(args: &SchemaArgs) -> Outcome {
     let text = match args.what {
-        SchemaOf::Report => shmcheck_report::schema::report(),
-        SchemaOf::Events => shmcheck_report::schema::events(),
-        SchemaOf::Agent => shmcheck_report::schema::agent(),
+        SchemaOf::Report => crate::pending::schema::report(),
+        SchemaOf::Events => crate::pending::schema::events(),
+        SchemaOf::Agent => crate::pending::schema::agent(),
     };
     writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
     Ok(0)

@@ -8,7 +8,8 @@ use crate::sources;
 use shmcheck_probes::CHAPTERS;
 use shmcheck_protocol::{Cell, Facts, Program, Report, Result as Judged, SCHEMA_VERSION, Summary};
 use shmcheck_report::exit::{Demands, ending};
-use shmcheck_report::{Human, json, ndjson};
+use crate::pending::{ndjson, junit, tap, markdown, html};
+use shmcheck_report::{Human, json};
 use shmcheck_runner::journal::Journal;
 use shmcheck_runner::run::{Order, Planned};
 use shmcheck_runner::select::{Filter, select};
@@ -128,19 +129,24 @@ fn plan(args: &RunArgs, required: &Required) -> Result<Vec<Planned>, Failure> {
 pub(crate) fn read_report(path: &Path) -> Result<Report, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Failure::Usage(format!("failed to read {}: {e}", path.display())))?;
-    json::read(&text).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
+    json::read(text.as_bytes()).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
 /// The report in a file's format.
 pub(crate) fn render(format: FileFormat, report: &Report) -> String {
     let texts = sources::texts();
     match format {
-        FileFormat::Json => json::write(report),
+        FileFormat::Json => {
+            let mut text = Vec::new();
+            // Writing to memory does not fail.
+            let _ = json::write(report, &mut text);
+            String::from_utf8_lossy(&text).into_owned()
+        }
         FileFormat::Ndjson => ndjson::whole(report),
-        FileFormat::Junit => shmcheck_report::junit::write(report, &texts),
-        FileFormat::Tap => shmcheck_report::tap::write(report, &texts),
-        FileFormat::Markdown => shmcheck_report::markdown::write(report, &texts),
-        FileFormat::Html => shmcheck_report::html::write(report, &texts),
+        FileFormat::Junit => junit::write(report, &texts),
+        FileFormat::Tap => tap::write(report, &texts),
+        FileFormat::Markdown => markdown::write(report, &texts),
+        FileFormat::Html => html::write(report, &texts),
     }
 }
 

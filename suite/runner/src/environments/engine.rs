@@ -17,6 +17,7 @@ pub(super) struct Engine {
     about: &'static str,
     keys: &'static [Key],
     default_ipc: &'static str,
+    default_shm: u64,
     default_caps: &'static [Capability],
 }
 
@@ -26,6 +27,7 @@ pub(super) const DOCKER: Engine = Engine {
     about: "a container of the Docker engine, made from this program or in the image given",
     keys: KEYS.split_at(KEYS.len() - 1).0,
     default_ipc: "private",
+    default_shm: 64 << 20,
     default_caps: &[
         Capability::CAP_CHOWN,
         Capability::CAP_DAC_OVERRIDE,
@@ -50,6 +52,8 @@ pub(super) const PODMAN: Engine = Engine {
     about: "a container of Podman, as root or (rootless) as an ordinary user",
     keys: KEYS,
     default_ipc: "shareable",
+    // "65536k" of containers-common, read with k = 1000.
+    default_shm: 65_536_000,
     default_caps: &[
         Capability::CAP_CHOWN,
         Capability::CAP_DAC_OVERRIDE,
@@ -168,7 +172,7 @@ impl Engine {
         declared.dev_shm = Some(declared.ipc != Ipc::None || spec.get("tmpfs-shm").is_some());
         let own_shm = matches!(declared.ipc, Ipc::Private | Ipc::Shared) && !ipc.starts_with("container:");
         let asked = spec.get("tmpfs-shm").or(spec.get("shm")).and_then(parse_size);
-        declared.shm_size = asked.or(own_shm.then_some(64 << 20));
+        declared.shm_size = asked.or(own_shm.then_some(self.default_shm));
         declared.read_only = Some(spec.flag("read-only"));
         declared.sysctls = spec.dotted("sysctl.").map(|(k, v)| (k.replace('.', "/"), v.to_owned())).collect();
         declared.ulimits =

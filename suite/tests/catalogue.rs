@@ -1,0 +1,1 @@
+//! The catalogue itself: ids, titles, clauses, and the errno matrix.
