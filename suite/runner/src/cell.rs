@@ -2,7 +2,7 @@
 
 use crate::environment::Tools;
 use crate::judge::{judge, judge_setting};
-use crate::launch::Launch;
+use crate::launch::{Launch, RUN_VARIABLE};
 use crate::run::{Order, Planned};
 use crate::session::{Heard, Session};
 use crate::{Observer, effective};
@@ -37,7 +37,8 @@ pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Obser
     let tools = Tools { exe: order.exe.clone(), run: order.run.clone(), number };
     match planned.environment.launch(&planned.spec, &tools) {
         Err(missing) => cell.missing = Some(missing.to_string()),
-        Ok(launch) => {
+        Ok(mut launch) => {
+            launch.env.push((RUN_VARIABLE.to_owned(), order.run.clone()));
             cell.declared.clone_from(&launch.declared.keys);
             match Visit::begin(&launch) {
                 Err(Trouble::Absent(reason)) => cell.missing = Some(reason),

@@ -5,10 +5,12 @@
 
 use crate::environments;
 use crate::journal;
+use crate::launch::RUN_VARIABLE;
 use shmcheck_probe::{procfs, sys};
 use shmcheck_protocol::{NAME_PREFIX, key_has_tag};
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// The most objects a probe names: the numbers that `Context::fresh_name` counts up.
 const NAMES_PER_PROBE: u32 = 256;
@@ -20,6 +22,7 @@ pub fn clean(dry: bool) -> Vec<String> {
     let journals = journal::read_all();
     let mut lines = Vec::new();
     for (entry, path) in &journals.dead {
+        lines.extend(processes(&entry.run, dry));
         lines.extend(system_v(entry.tag, dry));
         lines.extend(names(&entry.run, dry));
         if !dry {
@@ -35,6 +38,46 @@ pub fn clean(dry: bool) -> Vec<String> {
         lines.extend(environment.clean(&dead, dry));
     }
     lines
+}
+
+/// How long processes of a dead run may take to end by themselves: an agent whose runner is gone ends with the probes
+/// that are under way, and these take what they made along.
+const LAST_WORDS: Duration = Duration::from_secs(12);
+
+/// The processes of a run: first awaited, since an agent ends in order, then killed.
+fn processes(run: &str, dry: bool) -> Vec<String> {
+    let start = Instant::now();
+    loop {
+        let found = with_mark(run);
+        if found.is_empty() {
+            return Vec::new();
+        }
+        if dry {
+            return found.iter().map(|pid| format!("process {pid}")).collect();
+        }
+        if start.elapsed() > LAST_WORDS {
+            let kill = |pid: &libc::pid_t| {
+                let failed = if sys::kill(*pid, libc::SIGKILL).is_ok() { "" } else { " (failed)" };
+                format!("process {pid}{failed}")
+            };
+            return found.iter().map(kill).collect();
+        }
+        // No descriptor announces the end of somebody else's child on every kernel this runs on.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Processes whose environment has the run's mark.
+fn with_mark(run: &str) -> Vec<libc::pid_t> {
+    let mark = format!("{RUN_VARIABLE}={run}");
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid: libc::pid_t = entry.file_name().to_str()?.parse().ok()?;
+            let environment = fs::read(entry.path().join("environ")).ok()?;
+            environment.split(|byte| *byte == 0).any(|pair| pair == mark.as_bytes()).then_some(pid)
+        })
+        .collect()
 }
 
 fn system_v(tag: u32, dry: bool) -> Vec<String> {

@@ -2,6 +2,9 @@
 
 use crate::Declared;
 
+/// The variable that marks every process of a run with the run's id: `clean` knows them by it.
+pub const RUN_VARIABLE: &str = "SHMCHECK_RUN";
+
 /// Everything needed to start one cell's agent.
 #[derive(Debug, Clone)]
 pub struct Launch {

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-/// The program under test.
+/// The program under test: cargo's, or where the tests run away from it the one that `SHMCHECK_PROGRAM` names.
 pub(crate) fn program() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_shmcheck"))
+    std::env::var_os("SHMCHECK_PROGRAM").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_shmcheck")), PathBuf::from)
 }
 
 /// Whether the caller says that this environment has to be here: `SHMCHECK_REQUIRE=docker,podman`.
