@@ -39,6 +39,16 @@ pub(crate) fn no_command(line: &str) -> Cow<'_, str> {
     Cow::Owned(format!("{}{}", &line[..at], rest.replace("##", "#♯")))
 }
 
+/// The lines as they are printed, each with its end and without commands.
+pub(crate) fn printed(lines: &[String]) -> String {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&no_command(line));
+        text.push('\n');
+    }
+    text
+}
+
 fn replace(text: &str, keep_lines: bool) -> Cow<'_, str> {
     if !text.chars().any(|c| is_unsafe(c) && !(keep_lines && c == '\n')) {
         return Cow::Borrowed(text);
@@ -61,13 +71,13 @@ fn replace(text: &str, keep_lines: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Control characters, and those that are invisible or change how their neighbours are shown.
+/// Control characters, those that are invisible or change how their neighbours are shown, and what XML forbids.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}'
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+            | '\u{fff9}'..='\u{fffb}' | '\u{fffe}' | '\u{ffff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

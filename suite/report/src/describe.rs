@@ -1,6 +1,8 @@
 //! A result in words: the pieces that every format lays out in its own way. Nothing here is made safe to show; each
 //! format does that for itself.
 
+use crate::texts::Texts;
+use crate::wrap::quote;
 use shmcheck_protocol::{Cell, Detail, Expected, Result, Verdict};
 
 /// What was seen, as labels of at most seven characters with their values.
@@ -45,7 +47,7 @@ pub(crate) fn sentence(result: &Result) -> String {
     let word = |value: &Option<String>| value.as_deref().filter(|text| !text.is_empty()).unwrap_or("?").to_owned();
     match result.outcome {
         Verdict::Pass if result.as_expected => String::new(),
-        Verdict::Pass => format!("passes, but {}", wanted(result.expected)),
+        Verdict::Pass => "passes".to_owned(),
         Verdict::Fail => {
             let call = detail.call.as_ref().map(|call| format!("{call}: ")).unwrap_or_default();
             format!("{call}wanted {}, got {}", word(&detail.wanted), word(&detail.got))
@@ -64,6 +66,7 @@ pub(crate) fn sentence(result: &Result) -> String {
 pub(crate) fn short(result: &Result) -> String {
     match (&result.detail.wanted, &result.detail.got) {
         (Some(wanted), Some(got)) if result.outcome == Verdict::Fail => format!("wanted {wanted}, got {got}"),
+        _ if result.outcome == Verdict::Pass && !result.as_expected => wanted(result.expected).to_owned(),
         _ => sentence(result),
     }
 }
@@ -108,6 +111,22 @@ pub(crate) fn judged(result: &Result) -> String {
         (expected, "") => expected.to_owned(),
         (expected, because) => format!("{expected}: {because}"),
     }
+}
+
+/// All that is known of a result, as labels with their values: what was seen, the judgement, the probe's own words and
+/// the command that reproduces it.
+pub(crate) fn story(environment: &str, result: &Result, texts: &Texts) -> Vec<(&'static str, String)> {
+    let mut parts = seen(&result.detail);
+    parts.push(("judged", judged(result)));
+    if let Some(text) = texts.get(&result.id) {
+        parts.extend(text.words());
+    }
+    if !result.as_expected {
+        let words = again(&result.id, environment).map(quote);
+        parts.push(("again", words.join(" ")));
+    }
+    parts.retain(|(_, value)| !value.is_empty());
+    parts
 }
 
 /// The arguments that run a probe again in an environment.

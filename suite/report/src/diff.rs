@@ -30,7 +30,7 @@ pub struct CellDiff {
     pub now_missing: Option<String>,
     /// Set where it did not start before and does now: the reason of then.
     pub was_missing: Option<String>,
-    /// Probes with another outcome or judgement.
+    /// Probes with another outcome, judgement, or way to fail.
     pub changed: Vec<Change>,
     /// Probes that only the later report has.
     pub added: Vec<String>,
@@ -40,7 +40,7 @@ pub struct CellDiff {
     pub facts: Vec<FactChange>,
 }
 
-/// A probe whose outcome or judgement changed.
+/// A probe whose outcome or judgement changed, or that fails or is refused in another way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
     /// The probe.
@@ -135,7 +135,8 @@ impl Diff {
         }
         let mut lines = Vec::new();
         for (word, role, names) in [("gone", Role::Odd, &self.cells_gone), ("added", Role::Good, &self.cells_added)] {
-            let first = format!("{}  ", style.paint(role, word));
+            let pad = 8_usize.saturating_sub(word.len());
+            let first = format!("{}{:pad$}", style.paint(role, word), "");
             lines.extend(names.iter().flat_map(|name| wrap(&first, INDENT, &format!("cell {}", clean::line(name)))));
         }
         for cell in &self.cells {
@@ -144,8 +145,7 @@ impl Diff {
             }
             cell.lines(style, &mut lines);
         }
-        lines.push(String::new());
-        lines.join("\n")
+        clean::printed(&lines)
     }
 }
 
@@ -223,7 +223,7 @@ impl Change {
             false => result.outcome.as_str().to_uppercase(),
         };
         let judged = |result: &Result| (result.outcome, result.as_expected);
-        (judged(before) != judged(after)).then(|| Self {
+        (judged(before) != judged(after) || differs(before, after)).then(|| Self {
             id: after.id.clone(),
             before: word(before),
             after: word(after),
@@ -231,6 +231,17 @@ impl Change {
             now: describe::sentence(after),
         })
     }
+}
+
+/// Whether two results with the same outcome show different things. A skip's measured value and a broken probe's message
+/// differ from run to run without a meaning.
+fn differs(before: &Result, after: &Result) -> bool {
+    use shmcheck_protocol::Verdict::{Blocked, Fail};
+    let seen = |result: &Result| {
+        let detail = &result.detail;
+        [&detail.call, &detail.wanted, &detail.got, &detail.layer, &detail.errno].map(Clone::clone)
+    };
+    matches!(after.outcome, Fail | Blocked) && seen(before) != seen(after)
 }
 
 /// How bad a result is: the order in which a run becomes worse. What did not run is worse than what passed, since a

@@ -139,15 +139,8 @@ fn seen(result: &Result, several: bool) -> Vec<String> {
 
 /// What the catalogue says of the probe.
 pub(crate) fn words(text: &ProbeText) -> Vec<String> {
-    let mut lines = Vec::new();
-    let clauses = if text.spec.is_empty() { String::new() } else { format!(" [{}]", text.spec.join("; ")) };
-    let claim = format!("{}{clauses}", text.title);
-    for (label, value) in [("claim", &claim), ("why", &text.why), ("varies", &text.varies), ("fix", &text.fix)] {
-        if !value.is_empty() {
-            lines.extend(labelled(label, &safe(value)));
-        }
-    }
-    lines
+    let words = text.words().into_iter().filter(|(_, value)| !value.is_empty());
+    words.flat_map(|(label, value)| labelled(label, &safe(&value))).collect()
 }
 
 /// Names in a sentence, at most a handful of them unless all are wanted.

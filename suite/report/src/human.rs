@@ -217,16 +217,11 @@ impl<W: Write> Human<W> {
 
     fn write(&mut self, lines: &[String]) -> io::Result<()> {
         // One write per cell: what two cells say is never mixed, and a closed pipe is an error, not a panic.
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(&clean::no_command(line));
-            text.push('\n');
-        }
-        self.out.write_all(text.as_bytes())
+        self.out.write_all(clean::printed(lines).as_bytes())
     }
 }
 
 /// The words of a probe within 80 columns, for `explain`: claim, why, varies, fix.
 pub fn explain(text: &crate::texts::ProbeText) -> String {
-    crate::failures::words(text).join("\n")
+    clean::printed(&crate::failures::words(text))
 }

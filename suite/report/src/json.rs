@@ -1,6 +1,6 @@
 //! The report as JSON, written and read back.
 
-use serde::Deserialize;
+use serde_json::Value;
 use shmcheck_protocol::{Report, SCHEMA_VERSION};
 use std::io::{self, Write};
 
@@ -49,20 +49,17 @@ pub fn write(report: &Report, mut out: impl Write) -> io::Result<()> {
 
 /// Reads a report. The version is looked at before the rest, so that a report of another version is refused as that.
 pub fn read(text: &[u8]) -> Result<Report, ReadError> {
-    #[derive(Deserialize)]
-    struct Version {
-        schema_version: Option<serde_json::Value>,
-    }
-    let version: Version = serde_json::from_slice(text).map_err(|error| match error.classify() {
-        // JSON, but no object.
-        serde_json::error::Category::Data => ReadError::NoVersion,
-        _ => ReadError::Syntax { line: error.line(), column: error.column(), problem: plain(&error) },
+    let value: Value = serde_json::from_slice(text).map_err(|error| ReadError::Syntax {
+        line: error.line(),
+        column: error.column(),
+        problem: plain(&error),
     })?;
-    match version.schema_version {
+    match value.get("schema_version") {
         None => return Err(ReadError::NoVersion),
-        Some(found) if found == SCHEMA_VERSION => {}
+        Some(found) if *found == SCHEMA_VERSION => {}
         Some(found) => return Err(ReadError::Version { found: found.to_string() }),
     }
+    // From the text again: a value no longer knows its line.
     let mut parser = serde_json::Deserializer::from_slice(text);
     serde_path_to_error::deserialize(&mut parser).map_err(|error| ReadError::Shape {
         path: error.path().to_string(),

@@ -18,5 +18,18 @@ pub struct ProbeText {
     pub spec: Vec<String>,
 }
 
+impl ProbeText {
+    /// The members with their labels; empty ones have empty values.
+    pub(crate) fn words(&self) -> [(&'static str, String); 4] {
+        let clauses = if self.spec.is_empty() { String::new() } else { format!(" [{}]", self.spec.join("; ")) };
+        [
+            ("claim", format!("{}{clauses}", self.title)),
+            ("why", self.why.clone()),
+            ("varies", self.varies.clone()),
+            ("fix", self.fix.clone()),
+        ]
+    }
+}
+
 /// The words of all probes by id. A report of a newer program may have probes that are not in here.
 pub type Texts = BTreeMap<String, ProbeText>;

@@ -108,7 +108,8 @@ fn pieces(word: &str, width: usize) -> Vec<String> {
     pieces
 }
 
-fn quote(word: &str) -> String {
+/// The word as a shell takes it.
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
