@@ -13,7 +13,8 @@ fn main() -> io::Result<()> {
     for file in &files {
         println!("cargo::rerun-if-changed={}", file.display());
         let name = file.strip_prefix(&root).unwrap_or(file);
-        let _ = writeln!(code, "    ({:?}, include_str!({:?})),", name.display().to_string(), file.display().to_string());
+        let _ =
+            writeln!(code, "    ({:?}, include_str!({:?})),", name.display().to_string(), file.display().to_string());
     }
     code.push(']');
     // A new file changes its folder.

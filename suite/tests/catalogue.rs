@@ -65,7 +65,9 @@ fn every_documented_error_is_provoked_or_excluded() {
     let mut open = Vec::new();
     for line in matrix.lines().skip(1) {
         let mut columns = line.split('\t');
-        let (Some(page), Some(errno)) = (columns.next(), columns.next()) else { panic!("{line:?} is no line of the matrix") };
+        let (Some(page), Some(errno)) = (columns.next(), columns.next()) else {
+            panic!("{line:?} is no line of the matrix")
+        };
         if page == "page" || TO_COME.contains(&page) {
             continue;
         }
@@ -77,7 +79,12 @@ fn every_documented_error_is_provoked_or_excluded() {
             (true, None) => {}
         }
     }
-    assert!(open.is_empty(), "{} documented errors are neither provoked nor excluded:\n{}", open.len(), open.join("\n"));
+    assert!(
+        open.is_empty(),
+        "{} documented errors are neither provoked nor excluded:\n{}",
+        open.len(),
+        open.join("\n")
+    );
 }
 
 /// The list of probes: a changed or removed id shows in review. Ids are forever.

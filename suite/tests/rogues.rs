@@ -50,7 +50,8 @@ static ROGUES: [Rogue; 17] = [
         Ok(())
     }),
     rogue("rogue.sigsegv", "died by SIGSEGV", |_| {
-        let map = shmcheck_probe::Map::new(sys::page_size(), libc::PROT_NONE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)?;
+        let map =
+            shmcheck_probe::Map::new(sys::page_size(), libc::PROT_NONE, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)?;
         map.write(0, 1);
         Ok(())
     }),
@@ -188,7 +189,9 @@ fn rogues(cell: &OnceLock<Cell>) -> &Cell {
         let cell = run(None);
         // What the rogues left is removed by what users would call: the run's journal is gone, so by hand here.
         for thing in &cell.leftovers {
-            if let Some(id) = thing.strip_prefix("System V shm id ").and_then(|rest| rest.split(' ').next()?.parse().ok()) {
+            if let Some(id) =
+                thing.strip_prefix("System V shm id ").and_then(|rest| rest.split(' ').next()?.parse().ok())
+            {
                 let _ = sys::shm_remove(id);
             } else if thing.starts_with("/dev/shm/shmcheck.") {
                 let _ = std::fs::remove_file(thing);

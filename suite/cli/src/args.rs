@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Doctor,
     /// Remove what killed runs left behind, and nothing else
     Clean(CleanArgs),
-    /// The JSON schema of reports, events, or the agent's protocol
+    /// The JSON schema of reports or of their events
     Schema(SchemaArgs),
     /// Completions for a shell
     Completions(CompletionsArgs),
@@ -138,9 +138,8 @@ pub(crate) enum FileFormat {
 
 fn report_target(text: &str) -> Result<(FileFormat, PathBuf), String> {
     let (format, path) = text.split_once('=').ok_or("write it as FMT=PATH, such as junit=results.xml")?;
-    let format = FileFormat::from_str(format, false).map_err(|_| {
-        format!("{format:?} is no format of files; give json, ndjson, junit, tap, markdown or html")
-    })?;
+    let format = FileFormat::from_str(format, false)
+        .map_err(|_| format!("{format:?} is no format of files; give json, ndjson, junit, tap, markdown or html"))?;
     if path.is_empty() {
         return Err("the path is empty".to_owned());
     }
@@ -255,8 +254,6 @@ pub(crate) enum SchemaOf {
     Report,
     /// The lines of --format ndjson
     Events,
-    /// What an agent sends
-    Agent,
 }
 
 #[derive(Debug, Args)]

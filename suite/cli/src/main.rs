@@ -5,8 +5,8 @@
 mod args;
 mod commands;
 mod failure;
+mod live;
 mod output;
-mod pending;
 mod progress;
 mod sources;
 

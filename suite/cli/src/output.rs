@@ -4,11 +4,10 @@ use crate::args::Color;
 use shmcheck_report::Style;
 use std::io::IsTerminal;
 
-/// Colour on the two streams.
+/// Colour on standard output; progress on standard error decides by itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Streams {
     out: bool,
-    err: bool,
 }
 
 impl Streams {
@@ -22,19 +21,11 @@ impl Streams {
             Color::Auto if set("CLICOLOR_FORCE") => Some(true),
             Color::Auto => None,
         };
-        Self {
-            out: forced.unwrap_or_else(|| std::io::stdout().is_terminal()),
-            err: forced.unwrap_or_else(|| std::io::stderr().is_terminal()),
-        }
+        Self { out: forced.unwrap_or_else(|| std::io::stdout().is_terminal()) }
     }
 
     /// The style of standard output.
     pub(crate) fn out(self) -> Style {
         Style::new(self.out)
-    }
-
-    /// Whether standard error has colour.
-    pub(crate) fn err(self) -> bool {
-        self.err
     }
 }

@@ -11,7 +11,7 @@ pub(crate) fn texts() -> Texts {
 }
 
 /// A probe's text.
-pub(crate) fn text_of(probe: &Probe) -> ProbeText {
+fn text_of(probe: &Probe) -> ProbeText {
     ProbeText {
         title: probe.title.to_owned(),
         why: probe.why.to_owned(),
@@ -22,7 +22,7 @@ pub(crate) fn text_of(probe: &Probe) -> ProbeText {
 }
 
 /// A declared setting's text.
-pub(crate) fn text_of_setting(setting: &Setting) -> ProbeText {
+fn text_of_setting(setting: &Setting) -> ProbeText {
     ProbeText {
         title: setting.title.to_owned(),
         why: setting.why.to_owned(),

@@ -98,9 +98,7 @@ impl Visit {
                 _ => Trouble::Rubbish("the agent did not begin with its facts".to_owned()),
             },
             Heard::Rubbish(problem) => Trouble::Rubbish(format!("the agent answered {problem}")),
-            Heard::Silence => {
-                Trouble::Absent(format!("the agent said nothing within {} s", START_PATIENCE.as_secs()))
-            }
+            Heard::Silence => Trouble::Absent(format!("the agent said nothing within {} s", START_PATIENCE.as_secs())),
             Heard::Ended => {
                 let (code, said) = session.end_with_words(END_PATIENCE);
                 let said = if said.is_empty() { "without a word".to_owned() } else { said };
@@ -115,7 +113,7 @@ impl Visit {
 
     fn carry_out(mut self, launch: &Launch, number: usize, order: &Order, observer: &dyn Observer, cell: &mut Cell) {
         let environment = cell.environment.clone();
-        observer.facts(number, &self.facts);
+        observer.facts(number, cell, &self.facts);
         let settings = effective::records(&launch.declared, &self.facts);
         for result in settings.into_iter().map(judge_setting) {
             observer.result(number, &environment, &result);

@@ -27,14 +27,7 @@ impl Launch {
     pub fn own(exe: &std::path::Path, args: &[&str], declared: Declared) -> Self {
         let mut all = vec!["agent".to_owned()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
-        Self {
-            program: exe.display().to_string(),
-            args: all,
-            env: Vec::new(),
-            user: None,
-            declared,
-            undo: Vec::new(),
-        }
+        Self { program: exe.display().to_string(), args: all, env: Vec::new(), user: None, declared, undo: Vec::new() }
     }
 
     /// Runs a command line with this launch's user and variables, and gives its trimmed output or what it complained.
@@ -52,7 +45,12 @@ impl Launch {
 }
 
 /// A duct expression for a command line with variables and a user.
-pub fn expression(program: &str, args: &[String], env: &[(String, String)], user: Option<(u32, u32)>) -> duct::Expression {
+pub fn expression(
+    program: &str,
+    args: &[String],
+    env: &[(String, String)],
+    user: Option<(u32, u32)>,
+) -> duct::Expression {
     let mut command = duct::cmd(program, args);
     for (name, value) in env {
         command = command.env(name, value);

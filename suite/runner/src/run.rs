@@ -54,8 +54,8 @@ impl Order {
 pub trait Observer: Sync {
     /// A cell is being started.
     fn cell_started(&self, _number: usize, _environment: &str) {}
-    /// A cell's agent has sent its facts.
-    fn facts(&self, _number: usize, _facts: &Facts) {}
+    /// A cell's agent has sent its facts; the cell has no results yet.
+    fn facts(&self, _number: usize, _cell: &Cell, _facts: &Facts) {}
     /// A judged result.
     fn result(&self, _number: usize, _environment: &str, _result: &Result) {}
     /// A cell is complete, or missing.

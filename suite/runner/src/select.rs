@@ -108,11 +108,13 @@ pub fn select(chapters: &[&'static Chapter], filters: &[Filter]) -> Result<Vec<&
 
 /// Ids and chapters that look like `text`.
 pub fn near_misses(chapters: &[&'static Chapter], text: &str) -> Vec<String> {
-    let plain = text.trim_start_matches('@');
+    let plain: String = text.chars().filter(|c| !matches!(c, '@' | '!' | '*' | '?' | '[' | ']' | '{' | '}')).collect();
+    let plain = plain.trim_end_matches('.');
     let settings = crate::effective::SETTINGS.iter().map(|setting| setting.id.to_owned());
-    let words = chapters.iter().map(|c| format!("@{}", c.name)).chain(
-        chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()).chain(settings),
-    );
+    let words = chapters
+        .iter()
+        .map(|c| format!("@{}", c.name))
+        .chain(chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()).chain(settings));
     let mut scored: Vec<(f64, String)> = words
         .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@')), word))
         .filter(|(score, _)| *score > 0.75)

@@ -31,9 +31,8 @@ pub(crate) fn doctor(streams: Streams) -> Outcome {
             Err(missing) => (false, missing.to_string()),
         };
         line(&mut out, style, well, environment.name(), &found)?;
-        for key in environment.keys() {
-            writeln!(out, "                   {:<13} {}", key.name, key.help)?;
-        }
+        let keys: Vec<&str> = environment.keys().iter().map(|key| key.name).collect();
+        line(&mut out, style, true, "", &format!("keys: {}", keys.join(", ")))?;
     }
     let facts = facts::of("host")?;
     writeln!(out, "\nThis machine, as user {}", facts.user.uid)?;
@@ -102,13 +101,9 @@ fn findings(facts: &Facts) -> Vec<Finding> {
         shm.refused.is_none(),
         "/dev/shm",
         match &shm.refused {
-            None => format!(
-                "{} of {} MiB, mode {}, {} MiB free",
-                shm.fs_type,
-                shm.size >> 20,
-                shm.mode,
-                shm.free >> 20
-            ),
+            None => {
+                format!("{} of {} MiB, mode {}, {} MiB free", shm.fs_type, shm.size >> 20, shm.mode, shm.free >> 20)
+            }
             Some(reason) => reason.clone(),
         },
         "mount -t tmpfs -o mode=1777,nosuid,nodev shm /dev/shm",

@@ -3,8 +3,7 @@
 use crate::args::ExplainArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::Streams;
-use crate::sources::{text_of, text_of_setting};
-use shmcheck_probe::{Chapter, Probe};
+use shmcheck_probe::{Chapter, Isolate, Probe};
 use shmcheck_probes::CHAPTERS;
 use shmcheck_runner::effective::SETTINGS;
 use shmcheck_runner::select::near_misses;
@@ -29,7 +28,11 @@ fn about(what: &str) -> Result<String, Failure> {
         return Ok(of_probe(probe));
     }
     if let Some(setting) = SETTINGS.iter().find(|setting| setting.id == what) {
-        return Ok(format!("{}\n{}", setting.id, shmcheck_report::explain(&text_of_setting(setting))));
+        let mut text = format!("{}\n{}\n\n", setting.id, setting.title);
+        labelled(&mut text, "why", setting.why);
+        labelled(&mut text, "fix", setting.fix);
+        labelled(&mut text, "runs in", "every environment that declares it, compared with what the agent finds there");
+        return Ok(text);
     }
     let plain = what.trim_start_matches('@');
     let named = |chapter: &&&Chapter| chapter.name == plain || chapter.number.to_string() == plain;
@@ -67,23 +70,43 @@ fn of_chapter(chapter: &Chapter) -> String {
 }
 
 fn of_probe(probe: &'static Probe) -> String {
-    let mut text = format!("{}\n{}", probe.id, shmcheck_report::explain(&text_of(probe)));
-    let mut line = |name: &str, words: String| {
-        if !words.is_empty() {
-            let _ = writeln!(text, "{}", paragraph(&format!("{name:<8}{words}"), "        ", WIDTH).trim_start());
-        }
+    let mut text = format!("{}\n{}\n\n", probe.id, probe.title);
+    let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("; ");
+    let place = match probe.isolate {
+        Isolate::Fresh => "IPC and mount namespaces of its own where it can have them",
+        Isolate::FreshOnly => "IPC and mount namespaces of its own, or not at all",
+        Isolate::Cell => "the environment's own namespaces",
+        Isolate::CellAlone => "the environment's own namespaces, alone",
     };
-    line("calls", probe.calls.iter().map(|call| call.name()).collect::<Vec<_>>().join(", "));
-    line("needs", probe.needs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
-    line("run", format!("shmcheck run {}", probe.id));
-    let file = probe.location.file();
+    for (label, words) in [
+        ("why", probe.why.to_owned()),
+        ("varies", probe.varies.to_owned()),
+        ("fix", probe.fix.to_owned()),
+        ("spec", list(&mut probe.spec.iter().map(ToString::to_string))),
+        ("calls", list(&mut probe.calls.iter().map(|call| call.name().to_owned()))),
+        ("needs", list(&mut probe.needs.iter().map(ToString::to_string))),
+        ("runs in", place.to_owned()),
+        ("again", format!("shmcheck run {}", probe.id)),
+        ("source", format!("{}:{}", probe.location.file(), probe.location.line())),
+    ] {
+        labelled(&mut text, label, &words);
+    }
     if let Some(source) = shmcheck_probes::source::of(probe) {
-        let _ = write!(text, "\n{file}\n\n{source}");
+        let _ = write!(text, "\n{source}");
     }
     text
 }
 
-/// Text of several lines, wrapped; all but the first are indented, the first with the text's own start.
+/// A label and its words, wrapped behind it; nothing where there are no words.
+fn labelled(text: &mut String, label: &str, words: &str) {
+    if !words.is_empty() {
+        let head = format!("{label:<8}");
+        let options = textwrap::Options::new(WIDTH).initial_indent(&head).subsequent_indent("        ");
+        let _ = writeln!(text, "{}", textwrap::fill(words, options.break_words(false)));
+    }
+}
+
+/// Text of several lines, wrapped and indented.
 fn paragraph(text: &str, indent: &str, width: usize) -> String {
     textwrap::fill(text, textwrap::Options::new(width).initial_indent(indent).subsequent_indent(indent))
 }

@@ -7,12 +7,12 @@ use std::io::Write;
 
 /// A JSON schema.
 pub(crate) fn schema(args: &SchemaArgs) -> Outcome {
-    let text = match args.what {
-        SchemaOf::Report => crate::pending::schema::report(),
-        SchemaOf::Events => crate::pending::schema::events(),
-        SchemaOf::Agent => crate::pending::schema::agent(),
+    let schema = match args.what {
+        SchemaOf::Report => shmcheck_report::schema::report(),
+        SchemaOf::Events => shmcheck_report::schema::events(),
     };
-    writeln!(std::io::stdout().lock(), "{}", text.trim_end())?;
+    let text = serde_json::to_string_pretty(&schema).map_err(|e| Failure::Internal(e.to_string()))?;
+    writeln!(std::io::stdout().lock(), "{text}")?;
     Ok(0)
 }
 

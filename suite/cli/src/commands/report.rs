@@ -25,6 +25,9 @@ pub(crate) fn report(args: &ReportArgs, style: Streams) -> Outcome {
         ReportFormat::Junit => FileFormat::Junit,
         ReportFormat::Tap => FileFormat::Tap,
     };
-    stdout().lock().write_all(render(format, &report).as_bytes())?;
+    // In one piece: a format's own writer would wrap the error of a pipe that its reader closed.
+    let mut bytes = Vec::new();
+    render(format, &report, &mut bytes)?;
+    stdout().lock().write_all(&bytes)?;
     Ok(0)
 }

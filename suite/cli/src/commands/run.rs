@@ -2,19 +2,20 @@
 
 use crate::args::{FileFormat, Format, RunArgs};
 use crate::failure::{Failure, Outcome};
+use crate::live::{Live, Watcher};
 use crate::output::Streams;
 use crate::progress::Progress;
 use crate::sources;
 use shmcheck_probes::CHAPTERS;
-use shmcheck_protocol::{Cell, Facts, Program, Report, Result as Judged, SCHEMA_VERSION, Summary};
+use shmcheck_protocol::{Program, Report, SCHEMA_VERSION, Summary};
 use shmcheck_report::exit::{Demands, ending};
-use crate::pending::{ndjson, junit, tap, markdown, html};
-use shmcheck_report::{Human, json};
+use shmcheck_report::ndjson::{Ndjson, RunEvent};
+use shmcheck_report::{html, json, junit, markdown, tap};
+use shmcheck_runner::environments;
 use shmcheck_runner::journal::Journal;
 use shmcheck_runner::run::{Order, Planned};
 use shmcheck_runner::select::{Filter, select};
-use shmcheck_runner::{Observer, environments};
-use std::io::{Stdout, Write, stdout};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -42,8 +43,8 @@ pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
     };
     let interrupted = listen_for_interrupts(&order.stop)?;
     let progress = Progress::new(!args.no_progress && args.format != Format::Ndjson, order.probes.len());
-    let live = Live::begin(args, style, &order, &cells)?;
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let live = Live::begin(args, style, &order, &cells, &started)?;
     let watcher = Watcher { progress, live: Mutex::new(live), closed: Arc::clone(&order.stop) };
     let outcome = shmcheck_runner::run::run(&cells, &order, &watcher);
     let mut report = Report {
@@ -56,13 +57,11 @@ pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
         interrupted: interrupted.load(Ordering::Relaxed) > 0,
         exit_code: 0,
     };
-    let demands =
-        Demands { environments: &required.environments, needs: &required.needs, baseline: baseline.as_ref() };
+    let demands = Demands { environments: &required.environments, needs: &required.needs, baseline: baseline.as_ref() };
     let end = ending(&report, demands);
     report.exit_code = end.code;
     for (format, file, path) in &mut files {
-        let text = render(*format, &report);
-        file.write_all(text.as_bytes())
+        render(*format, &report, file)
             .map_err(|e| Failure::Internal(format!("failed to write {}: {e}", path.display())))?;
     }
     drop(journal);
@@ -127,26 +126,24 @@ fn plan(args: &RunArgs, required: &Required) -> Result<Vec<Planned>, Failure> {
 
 /// A report read back; what is wrong with it is the caller's to mend.
 pub(crate) fn read_report(path: &Path) -> Result<Report, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Failure::Usage(format!("failed to read {}: {e}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|e| Failure::Usage(format!("failed to read {}: {e}", path.display())))?;
     json::read(text.as_bytes()).map_err(|e| Failure::Usage(format!("{}: {e}", path.display())))
 }
 
-/// The report in a file's format.
-pub(crate) fn render(format: FileFormat, report: &Report) -> String {
+/// Writes the report in a file's format.
+pub(crate) fn render(format: FileFormat, report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
     let texts = sources::texts();
     match format {
-        FileFormat::Json => {
-            let mut text = Vec::new();
-            // Writing to memory does not fail.
-            let _ = json::write(report, &mut text);
-            String::from_utf8_lossy(&text).into_owned()
+        FileFormat::Json => json::write(report, out),
+        FileFormat::Ndjson => {
+            let mut events = Ndjson::new(out);
+            RunEvent::of(report).try_for_each(|event| events.event(&event))
         }
-        FileFormat::Ndjson => ndjson::whole(report),
-        FileFormat::Junit => junit::write(report, &texts),
-        FileFormat::Tap => tap::write(report, &texts),
-        FileFormat::Markdown => markdown::write(report, &texts),
-        FileFormat::Html => html::write(report, &texts),
+        FileFormat::Junit => junit::write(report, &texts, out),
+        FileFormat::Tap => tap::write(report, &texts, out),
+        FileFormat::Markdown => markdown::write(report, &texts, out),
+        FileFormat::Html => html::write(report, &texts, out),
     }
 }
 
@@ -169,7 +166,8 @@ pub(crate) fn own_file() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|e| Failure::Internal(format!("failed to find this program's file: {e}")))
 }
 
-fn program() -> Program {
+/// This program, for reports.
+pub(crate) fn program() -> Program {
     Program {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         libc: shmcheck_agent::libc_version(),
@@ -177,7 +175,8 @@ fn program() -> Program {
     }
 }
 
-fn host_name() -> String {
+/// The host's name, for reports.
+pub(crate) fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
@@ -199,87 +198,4 @@ fn listen_for_interrupts(stop: &Arc<AtomicBool>) -> Result<Arc<AtomicUsize>, Fai
     })
     .map_err(|e| Failure::Internal(format!("failed to listen for ^C: {e}")))?;
     Ok(count)
-}
-
-/// What is written to standard output while the run goes on.
-enum Live {
-    Human(Box<Human<Stdout>>),
-    Ndjson(ndjson::Writer<Stdout>),
-    Later,
-}
-
-impl Live {
-    fn begin(args: &RunArgs, style: Streams, order: &Order, cells: &[Planned]) -> Result<Self, Failure> {
-        Ok(match args.format {
-            Format::Human => {
-                Self::Human(Box::new(Human::new(stdout(), style.out(), sources::texts(), args.verbose)))
-            }
-            Format::Ndjson => {
-                let environments = cells.iter().map(|cell| cell.spec.to_string()).collect();
-                Self::Ndjson(ndjson::Writer::begin(stdout(), &program(), order.probes.len(), environments)?)
-            }
-            _ => Self::Later,
-        })
-    }
-
-    fn finish(self, format: Format, report: &Report, reasons: &[String]) -> Result<(), Failure> {
-        let late = |format: FileFormat| stdout().lock().write_all(render(format, report).as_bytes());
-        match self {
-            Self::Human(mut human) => human.finish(report, reasons)?,
-            Self::Ndjson(mut writer) => writer.finish(report)?,
-            Self::Later => match format {
-                Format::Junit => late(FileFormat::Junit)?,
-                Format::Tap => late(FileFormat::Tap)?,
-                Format::Markdown => late(FileFormat::Markdown)?,
-                Format::Json | Format::Human | Format::Ndjson => late(FileFormat::Json)?,
-            },
-        }
-        Ok(())
-    }
-}
-
-/// Takes what the cells tell: progress to standard error, results to standard output.
-struct Watcher {
-    progress: Progress,
-    live: Mutex<Live>,
-    /// Set when nobody reads the output any more: the run then ends.
-    closed: Arc<AtomicBool>,
-}
-
-impl Watcher {
-    fn tell(&self, write: impl FnOnce(&mut Live) -> std::io::Result<()>) {
-        let Ok(mut live) = self.live.lock() else { return };
-        if self.progress.suspend(|| write(&mut live)).is_err() {
-            self.closed.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Observer for Watcher {
-    fn cell_started(&self, number: usize, environment: &str) {
-        self.progress.started(number, environment);
-        self.tell(|live| match live {
-            Live::Ndjson(writer) => writer.cell_started(environment),
-            Live::Human(_) | Live::Later => Ok(()),
-        });
-    }
-
-    fn facts(&self, _number: usize, _facts: &Facts) {}
-
-    fn result(&self, number: usize, environment: &str, result: &Judged) {
-        self.progress.result(number);
-        self.tell(|live| match live {
-            Live::Ndjson(writer) => writer.result(environment, result),
-            Live::Human(_) | Live::Later => Ok(()),
-        });
-    }
-
-    fn cell_finished(&self, number: usize, cell: &Cell) {
-        self.progress.finished(number, cell);
-        self.tell(|live| match live {
-            Live::Human(human) => human.cell(cell),
-            Live::Ndjson(writer) => writer.cell_finished(cell),
-            Live::Later => Ok(()),
-        });
-    }
 }

@@ -3,7 +3,7 @@
 use super::identity::{accounts, with_subordinate_ids};
 use super::image::{Client, LABEL};
 use crate::declared::{Declared, Filter, Ipc, cap_names, parse_ulimit};
-use crate::environment::{HOST_IPC, Environment, Missing, Tools};
+use crate::environment::{Environment, HOST_IPC, Missing, Tools};
 use crate::launch::Launch;
 use crate::seccomp::{Place, Profile, running_kernel};
 use crate::spec::{Key, Spec, Value, parse_size, parse_user};
@@ -126,7 +126,10 @@ impl Engine {
         client.run(&["version", "--format", format]).map_err(|complaint| {
             let remedy = "start it, or set it up with ci/engines on Debian; `shmcheck doctor` tells more";
             if complaint.contains("No such file or directory") && complaint.starts_with(self.name) {
-                Missing::new(format!("there is no program {} on the PATH", self.name), "ci/engines installs it on Debian")
+                Missing::new(
+                    format!("there is no program {} on the PATH", self.name),
+                    "ci/engines installs it on Debian",
+                )
             } else {
                 Missing::new(format!("{} does not answer: {complaint}", self.name), remedy)
             }
@@ -175,16 +178,16 @@ impl Engine {
         declared.shm_size = asked.or(own_shm.then_some(self.default_shm));
         declared.read_only = Some(spec.flag("read-only"));
         declared.sysctls = spec.dotted("sysctl.").map(|(k, v)| (k.replace('.', "/"), v.to_owned())).collect();
-        declared.ulimits =
-            spec.dotted("ulimit.").filter_map(|(k, v)| Some((k.to_owned(), parse_ulimit(v)?))).collect();
+        declared.ulimits = spec.dotted("ulimit.").filter_map(|(k, v)| Some((k.to_owned(), parse_ulimit(v)?))).collect();
         Ok(declared)
     }
 
     /// The arguments of `run`, without the image and what comes behind it.
     fn arguments(&self, spec: &Spec, tools: &Tools, name: &str) -> Vec<String> {
-        let mut args: Vec<String> = ["run", "-i", "--rm", "--network", "none", "--log-driver", "none", "--pull", "never"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut args: Vec<String> =
+            ["run", "-i", "--rm", "--network", "none", "--log-driver", "none", "--pull", "never"]
+                .map(str::to_owned)
+                .to_vec();
         let mut add = |flag: &str, value: &str| args.extend([flag.to_owned(), value.to_owned()]);
         add("--name", name);
         add("--label", &format!("{LABEL}.run={}", tools.run));

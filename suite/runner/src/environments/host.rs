@@ -1,7 +1,7 @@
 //! The host: the agent as a child process, in the namespaces of whoever started the runner.
 
 use crate::declared::{Declared, Ipc};
-use crate::environment::{HOST_IPC, Environment, Missing, Tools};
+use crate::environment::{Environment, HOST_IPC, Missing, Tools};
 use crate::launch::Launch;
 use crate::spec::{Key, Spec, Value, parse_user};
 

@@ -4,7 +4,7 @@
 //! before the agent says its first word. Everything in it ends with its first process.
 
 use crate::declared::{Declared, Filter, Ipc, cap_names};
-use crate::environment::{HOST_IPC, Environment, Missing, Tools};
+use crate::environment::{Environment, HOST_IPC, Missing, Tools};
 use crate::launch::Launch;
 use crate::seccomp::{self, Place, Profile, running_kernel};
 use crate::spec::{Key, Spec, Value, parse_size, parse_user};

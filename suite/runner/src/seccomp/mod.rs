@@ -153,7 +153,10 @@ impl Profile {
             serde_json::from_slice(&text).map_err(|source| ProfileError::Format { path: name, source })?;
         for arg in profile.syscalls.iter().flat_map(|rule| rule.args.iter().flatten()) {
             if arg.index > 5 {
-                return Err(ProfileError::Rule(format!("argument {} does not exist; calls have six, 0 to 5", arg.index)));
+                return Err(ProfileError::Rule(format!(
+                    "argument {} does not exist; calls have six, 0 to 5",
+                    arg.index
+                )));
             }
         }
         Ok(profile)
