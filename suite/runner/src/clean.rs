@@ -31,7 +31,9 @@ pub fn clean(dry: bool) -> Vec<String> {
         }
         lines.push(format!("journal of run {}", entry.run));
     }
-    let _ = fs::remove_dir(journal::folder());
+    for folder in journal::folders() {
+        let _ = fs::remove_dir(folder);
+    }
     // A container's run is dead when no living run has its id: its journal may have been cleaned before.
     let dead = |run: &str| !journals.alive.iter().any(|alive| alive == run);
     for environment in environments::ALL {
