@@ -8,6 +8,7 @@ use crate::texts::{ProbeText, Texts};
 use crate::units;
 use crate::wrap::{INDENT, VALUE, WIDTH, command, ends, labelled, wrap};
 use shmcheck_protocol::{Cell, Result, Verdict};
+use std::collections::{HashMap, HashSet};
 use textwrap::core::display_width;
 
 /// Results that are not as expected for the same reason.
@@ -20,12 +21,23 @@ pub(crate) struct Failure<'a> {
 /// All that is not as expected: fails and broken probes first, each in the catalogue's order.
 pub(crate) fn failures(cells: &[Cell]) -> Vec<Failure<'_>> {
     let mut failures: Vec<Failure<'_>> = Vec::new();
+    // Only results with the same hint can have the same reason: where all of thousands fail, all pairs are too many.
+    let mut hints: HashMap<(Verdict, Option<&str>), Vec<usize>> = HashMap::new();
     for cell in cells {
         for result in cell.results.iter().filter(|result| !result.as_expected) {
             let place = (cell.environment.as_str(), result);
-            match failures.iter_mut().find(|failure| same(failure.first().1, result)) {
-                Some(failure) => failure.seen.push(place),
-                None => failures.push(Failure { seen: vec![place] }),
+            let hint = match result.outcome {
+                Verdict::Skip => result.detail.need.as_deref(),
+                Verdict::Blocked => result.detail.errno.as_deref(),
+                Verdict::Pass | Verdict::Fail | Verdict::Broken => Some(result.id.as_str()),
+            };
+            let alike = hints.entry((result.outcome, hint)).or_default();
+            match alike.iter().find(|n| same(failures[**n].first().1, result)) {
+                Some(n) => failures[*n].seen.push(place),
+                None => {
+                    alike.push(failures.len());
+                    failures.push(Failure { seen: vec![place] });
+                }
             }
         }
     }
@@ -170,7 +182,7 @@ pub(crate) fn safe(text: &str) -> String {
 
 fn unique<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut kept = Vec::new();
-    let mut known = std::collections::HashSet::new();
+    let mut known = HashSet::new();
     kept.extend(names.filter(|name| known.insert(*name)));
     kept
 }

@@ -19,6 +19,8 @@ const LINES_PER_CELL: usize = 12;
 const FEW: usize = 3;
 const REASONS_PER_CELL: usize = 10;
 const ENTRIES: usize = 24;
+/// How many further entries have a line at the end.
+const HEADLINES: usize = 120;
 
 /// Writes a run for people, within 80 columns.
 #[derive(Debug)]
@@ -45,8 +47,12 @@ impl<W: Write> Human<W> {
             let facts = clean::cut(&keyfacts::sentence(facts), 400).into_owned();
             lines.extend(body(&clean::line(&facts)).iter().map(|line| self.style.paint(Role::Dim, line)));
         }
-        for leftover in &cell.leftovers {
+        let shown = if self.verbose { cell.leftovers.len() } else { LINES_PER_CELL };
+        for leftover in cell.leftovers.iter().take(shown) {
             lines.extend(wrap(INDENT, "        ", &format!("left behind: {}", safe(leftover))));
+        }
+        if let Some(more) = cell.leftovers.len().checked_sub(shown).filter(|more| *more > 0) {
+            lines.extend(body(&format!("and {more} more left behind")));
         }
         self.reason_lines(cell, &mut lines);
         lines.push(String::new());
@@ -64,11 +70,14 @@ impl<W: Write> Human<W> {
             lines.push(String::new());
         }
         let rest = failures.get(shown..).unwrap_or_default();
-        for failure in rest {
-            lines.extend(failure.headline(self.style));
-        }
+        lines.extend(rest.iter().take(HEADLINES).flat_map(|failure| failure.headline(self.style)));
         if !rest.is_empty() {
-            lines.extend(body(&format!("({} more in short: --verbose or a report file has them all)", rest.len())));
+            let untold = match rest.len().saturating_sub(HEADLINES) {
+                0 => String::new(),
+                n => format!(" and {n} left out"),
+            };
+            let told = rest.len().min(HEADLINES);
+            lines.extend(body(&format!("({told} in short{untold}: --verbose or a report file has them all)")));
             lines.push(String::new());
         }
         for cell in &report.cells {

@@ -8,6 +8,7 @@ mod describe;
 pub mod diff;
 pub mod exit;
 mod failures;
+mod format;
 pub mod html;
 mod human;
 pub mod json;
@@ -25,6 +26,7 @@ mod wrap;
 
 pub use diff::Diff;
 pub use exit::{Demands, Ending};
+pub use format::{Format, UnknownFormat};
 pub use human::{Human, explain};
 pub use ndjson::{Ndjson, RunEvent};
 pub use style::Style;

@@ -4,7 +4,7 @@ mod common;
 
 use shmcheck_protocol::Report;
 use shmcheck_report::json::ReadError;
-use shmcheck_report::{Diff, Ndjson, RunEvent, Style, Texts, html, json, junit, markdown, schema, tap};
+use shmcheck_report::{Diff, Format, Ndjson, RunEvent, Style, Texts, html, json, junit, markdown, schema, tap};
 
 fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -65,15 +65,20 @@ fn events_are_the_report() {
 }
 
 #[test]
+fn formats_are_found_by_name() {
+    for format in Format::ALL {
+        assert_eq!(format.to_string().parse(), Ok(format));
+    }
+    let error = "yaml".parse::<Format>().expect_err("there is none").to_string();
+    assert_eq!(error, "there is no format \"yaml\", only json, ndjson, junit, tap, markdown, html");
+}
+
+#[test]
 fn ndjson() {
     let mut report = common::small();
     report.cells.remove(2);
     report.cells.iter_mut().for_each(|cell| cell.facts = None);
-    let mut stream = Ndjson::new(Vec::new());
-    for event in RunEvent::of(&report) {
-        stream.event(&event).expect("a vector can be written to");
-    }
-    insta::assert_snapshot!(String::from_utf8(stream.into_inner()).expect("JSON is UTF-8"));
+    insta::assert_snapshot!(text(|out| Format::Ndjson.write(&report, &Texts::new(), out)));
 }
 
 #[test]

@@ -53,6 +53,20 @@ fn a_large_run_stays_readable() {
 }
 
 #[test]
+fn a_ruin_stays_readable() {
+    let mut report = common::big();
+    for cell in &mut report.cells {
+        let name = cell.environment.clone();
+        cell.results.iter_mut().for_each(|result| *result = common::broken(&result.id, &name));
+        cell.leftovers = (0..1_000).map(|n| format!("/dev/shm/x{n}")).collect();
+    }
+    let text = shown(&report, Texts::new(), false);
+    is_tame(&text);
+    assert!(text.lines().count() < 600, "{} lines", text.lines().count());
+    assert!(text.contains("(120 in short and 5456 left out: "), "{text}");
+}
+
+#[test]
 fn all_is_well() {
     let report = common::report(
         vec![common::cell("host", Some(common::facts(0, 1 << 30, false, true)), vec![common::pass("a.b.c")])],
