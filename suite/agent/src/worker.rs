@@ -192,7 +192,7 @@ fn watch(
             if closed {
                 drain(&mut sinks[n]);
                 // A closed pipe would be readable for ever; the process's end is still awaited.
-                sinks[n].0 = File::open("/dev/null").map_or_else(|_| placeholder(), |file| file);
+                sinks[n].0 = File::open("/dev/null").unwrap_or_else(|_| placeholder());
             }
         }
     };
