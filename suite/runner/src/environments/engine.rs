@@ -16,6 +16,8 @@ pub(super) struct Engine {
     name: &'static str,
     about: &'static str,
     keys: &'static [Key],
+    /// How a container is killed and removed; Podman would first ask it to end for ten seconds.
+    remove: &'static [&'static str],
     default_ipc: &'static str,
     default_shm: u64,
     default_caps: &'static [Capability],
@@ -26,6 +28,7 @@ pub(super) const DOCKER: Engine = Engine {
     name: "docker",
     about: "a container of the Docker engine, made from this program or in the image given",
     keys: KEYS.split_at(KEYS.len() - 1).0,
+    remove: &["rm", "--force", "--volumes"],
     default_ipc: "private",
     default_shm: 64 << 20,
     default_caps: &[
@@ -51,6 +54,7 @@ pub(super) const PODMAN: Engine = Engine {
     name: "podman",
     about: "a container of Podman, as root or (rootless) as an ordinary user",
     keys: KEYS,
+    remove: &["rm", "--force", "--volumes", "--time", "0"],
     default_ipc: "shareable",
     // "65536k" of containers-common, read with k = 1000.
     default_shm: 65_536_000,
@@ -305,7 +309,13 @@ impl Environment for Engine {
             env: client.env.clone(),
             user: client.user,
             declared,
-            undo: vec![[client.program, "rm", "--force", "--volumes", &name].map(str::to_owned).to_vec()],
+            undo: vec![
+                std::iter::once(client.program)
+                    .chain(self.remove.iter().copied())
+                    .chain([name.as_str()])
+                    .map(str::to_owned)
+                    .collect(),
+            ],
         })
     }
 
@@ -322,7 +332,7 @@ impl Environment for Engine {
                 continue;
             };
             for name in list.lines().filter(|name| run_of(name).is_some_and(dead)) {
-                let removed = dry || client.run(&["rm", "--force", "--volumes", name]).is_ok();
+                let removed = dry || client.run(&[self.remove, &[name]].concat()).is_ok();
                 let failed = if removed { "" } else { " (failed)" };
                 lines.push(format!("{} container {name}{failed}", self.name));
             }
