@@ -13,10 +13,14 @@ pub mod raw;
 pub mod sem;
 pub mod shm;
 pub mod sync;
+pub mod tmpfs;
+pub mod trace;
 
 pub use fs::*;
 pub use mman::*;
 pub use process::*;
+pub use memfd::*;
+pub use posix::*;
 pub use shm::*;
 
 use std::cell::Cell;
