@@ -17,10 +17,10 @@ pub mod tmpfs;
 pub mod trace;
 
 pub use fs::*;
-pub use mman::*;
-pub use process::*;
 pub use memfd::*;
+pub use mman::*;
 pub use posix::*;
+pub use process::*;
 pub use shm::*;
 
 use std::cell::Cell;

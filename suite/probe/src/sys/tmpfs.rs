@@ -238,7 +238,10 @@ pub fn room(path: &str) -> Result<Room> {
 pub fn lock(fd: c_int, command: c_int) -> Result<()> {
     // SAFETY: flock is plain numbers, for which zero is a value.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    #[expect(clippy::cast_possible_truncation, reason = "the constants of l_type are small, whatever type libc gives them")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the constants of l_type are small, whatever type libc gives them"
+    )]
     {
         lock.l_type = libc::F_WRLCK as libc::c_short;
         lock.l_whence = libc::SEEK_SET as libc::c_short;

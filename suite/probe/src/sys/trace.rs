@@ -31,9 +31,9 @@ pub fn process_vm_read(pid: pid_t, address: usize, buffer: &mut [u8]) -> Result<
     let local = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let remote = libc::iovec { iov_base: address as *mut c_void, iov_len: buffer.len() };
     // SAFETY: pointer and length are those of the slice; the remote address is only read.
-    let n = ret("process_vm_readv", unsafe {
-        libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0)
-    } as i64)?;
+    let n =
+        ret("process_vm_readv", unsafe { libc::process_vm_readv(pid, &raw const local, 1, &raw const remote, 1, 0) }
+            as i64)?;
     Ok(usize::try_from(n).unwrap_or(0))
 }
 

@@ -106,7 +106,8 @@ fn class_bits(cx: &mut Context, shift: u32, user: (u32, u32)) -> Outcome {
         sys::tmpfs::fchmod(made.raw(), mode)?;
         objects.push((made, bits, mode));
     }
-    cx.as_user(user.0, user.1, move |cx| {
+    // By reference: objects that moved into the closure would be removed when this process drops it.
+    cx.as_user(user.0, user.1, |cx| {
         for (object, bits, mode) in &objects {
             for (flags, needed) in [(O_RDONLY, 4), (O_RDWR, 6)] {
                 let opened = sys::shm_open(&object.name, flags, 0);
@@ -197,7 +198,10 @@ const PROTECTED_USER: Probe = Probe {
     why: "open_or_create from a second account works on one machine and is EACCES on the next, though the mode is 0666",
     varies: "the sysctl is 0, 1 or 2 by distribution; systemd sets it",
     fix: "open without O_CREAT first, or sysctl fs.protected_regular=0",
-    spec: &[man("proc_sys_fs(5)", "protected_regular"), doc("Documentation/admin-guide/sysctl/fs.rst", "protected_regular")],
+    spec: &[
+        man("proc_sys_fs(5)", "protected_regular"),
+        doc("Documentation/admin-guide/sysctl/fs.rst", "protected_regular"),
+    ],
     needs: &[
         Need::DevShm,
         Need::OtherUsers,
@@ -213,7 +217,10 @@ const PROTECTED_ROOT: Probe = Probe {
           sense to its administrator",
     varies: "the sysctl is 0, 1 or 2 by distribution; systemd sets it",
     fix: "open without O_CREAT first, or sysctl fs.protected_regular=0",
-    spec: &[man("proc_sys_fs(5)", "protected_regular"), doc("Documentation/admin-guide/sysctl/fs.rst", "protected_regular")],
+    spec: &[
+        man("proc_sys_fs(5)", "protected_regular"),
+        doc("Documentation/admin-guide/sysctl/fs.rst", "protected_regular"),
+    ],
     needs: &[
         Need::DevShm,
         Need::OtherUsers,
@@ -296,9 +303,12 @@ const FCHMOD: Probe = Probe {
     ..Probe::new("posix.shm.access.fchmod", |cx| {
         let held = cx.object(0)?;
         cx.without_caps(OVERRIDES, |cx| {
-            for (mode, flags, wanted) in
-                [(0o400, O_RDONLY, "success"), (0o400, O_RDWR, "EACCES"), (0o200, O_RDONLY, "EACCES"), (0o600, O_RDWR, "success")]
-            {
+            for (mode, flags, wanted) in [
+                (0o400, O_RDONLY, "success"),
+                (0o400, O_RDWR, "EACCES"),
+                (0o200, O_RDONLY, "EACCES"),
+                (0o600, O_RDWR, "success"),
+            ] {
                 cx.expect_ok(|| sys::tmpfs::fchmod(held.raw(), mode))?;
                 cx.expect_eq("st_mode", held.stat()?.st_mode & 0o7777, mode)?;
                 let got = held.open(flags).map_or_else(|e| e.name(), |_| "success");

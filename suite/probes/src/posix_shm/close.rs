@@ -5,7 +5,8 @@ use shmcheck_probe::{Isolate, Map, Need, Probe, Sys, man, posix, sys};
 use std::os::fd::{AsRawFd, IntoRawFd};
 
 /// The probes of this file.
-pub(super) const PROBES: &[&Probe] = &[&NEVER_OPEN, &TWICE, &GONE_FOR_ALL_CALLS, &MAPPING_STAYS, &COPY_STAYS, &CHILD_KEEPS, &LOCKS_GO];
+pub(super) const PROBES: &[&Probe] =
+    &[&NEVER_OPEN, &TWICE, &GONE_FOR_ALL_CALLS, &MAPPING_STAYS, &COPY_STAYS, &CHILD_KEEPS, &LOCKS_GO];
 
 const CALLS: &[Sys] = &[Sys::Close];
 

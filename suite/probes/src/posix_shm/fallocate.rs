@@ -1,10 +1,11 @@
-//! fallocate(2) and posix_fallocate(3) on objects: reserving, punching holes, refusals.
+//! fallocate(2) and posix_fallocate(3) on objects: reserving, refusals.
 
-use libc::{EBADF, EFBIG, EINTR, EINVAL, ENODEV, EOPNOTSUPP, EPERM, ESPIPE, O_RDONLY, O_RDWR};
-use libc::{FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE};
+use super::punch::{PUNCH, filled};
 use super::truncate::limit_file_size;
 use caps::Capability;
-use shmcheck_probe::{Context, Isolate, Map, Need, Object, Outcome, Probe, Stop, Sys, doc, kernel, man, posix, procfs, sys};
+use libc::{EBADF, EFBIG, EINVAL, ENODEV, EOPNOTSUPP, EPERM, ESPIPE, O_RDONLY, O_RDWR};
+use libc::{FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE};
+use shmcheck_probe::{Context, Isolate, Need, Object, Outcome, Probe, Stop, Sys, doc, kernel, man, posix, procfs, sys};
 use std::os::fd::AsRawFd;
 
 /// The probes of this file.
@@ -14,12 +15,6 @@ pub(super) const PROBES: &[&Probe] = &[
     &KEEP_SIZE,
     &POSIX_SAME,
     &POSIX_ERRNO,
-    &PUNCH_ZEROES,
-    &PUNCH_FREES,
-    &PUNCH_PARTIAL,
-    &PUNCH_BEHIND_END,
-    &PUNCH_MAPPING,
-    &PUNCH_ALONE,
     &RANGES_EOPNOTSUPP,
     &RDONLY_EBADF,
     &CLOSED_EBADF,
@@ -30,13 +25,11 @@ pub(super) const PROBES: &[&Probe] = &[
     &DEVICE_ENODEV,
     &IMMUTABLE_EPERM,
     &APPEND_EPERM,
-    &SIGNAL_EINTR,
+    &SIGNAL,
 ];
 
 const NEEDS: &[Need] = &[Need::DevShm];
 const CALLS: &[Sys] = &[Sys::Fallocate];
-/// The only way tmpfs takes it.
-const PUNCH: i32 = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 
 const RESERVES: Probe = Probe {
     title: "fallocate reserves pages: they count as blocks at once",
@@ -119,115 +112,6 @@ const POSIX_ERRNO: Probe = Probe {
         cx.expect_errno(EBADF, || sys::posix_fallocate(-1, 0, 1))?;
         let (_reading, writing) = sys::pipe()?;
         cx.expect_errno(ESPIPE, || sys::posix_fallocate(writing.as_raw_fd(), 0, 1))
-    })
-};
-
-const PUNCH_ZEROES: Probe = Probe {
-    title: "a punched hole reads zero, its neighbours are kept",
-    why: "in-memory stores free single slots of a big object by punching; a page too many is silent data loss",
-    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE")],
-    calls: CALLS,
-    needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.punch-zeroes", |cx| {
-        let page = sys::page_size();
-        let held = filled(cx, 4)?;
-        cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, page as i64, 2 * page as i64))?;
-        let mut content = vec![0; 4 * page];
-        sys::pread(held.raw(), &mut content, 0)?;
-        let wanted = [vec![0x5d; page], vec![0; 2 * page], vec![0x5d; page]].concat();
-        cx.expect("content", content == wanted, "two pages of zeros between two of 0x5d", summary(&content))?;
-        cx.expect_eq("size", held.stat()?.st_size, 4 * page as i64)
-    })
-};
-
-const PUNCH_FREES: Probe = Probe {
-    title: "punching a hole frees its pages",
-    why: "without it a long-lived buffer only grows, and the container is killed for memory nobody uses",
-    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE")],
-    calls: CALLS,
-    needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.punch-frees", |cx| {
-        let page = sys::page_size() as i64;
-        let held = filled(cx, 4)?;
-        sys::fallocate(held.raw(), PUNCH, 0, 3 * page)?;
-        cx.expect_eq("bytes in blocks", held.stat()?.st_blocks * 512, page)
-    })
-};
-
-const PUNCH_PARTIAL: Probe = Probe {
-    title: "punching inside a page zeroes exactly that range",
-    why: "records are smaller than pages; rounding up would wipe the neighbour's record",
-    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE")],
-    calls: CALLS,
-    needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.punch-partial", |cx| {
-        let page = sys::page_size();
-        let held = filled(cx, 2)?;
-        sys::fallocate(held.raw(), PUNCH, 100, page as i64)?;
-        let mut content = vec![0; 2 * page];
-        sys::pread(held.raw(), &mut content, 0)?;
-        let wanted = [vec![0x5d; 100], vec![0; page], vec![0x5d; page - 100]].concat();
-        cx.expect("content", content == wanted, "zeros from 100 for one page", summary(&content))?;
-        cx.expect_eq("bytes in blocks", held.stat()?.st_blocks * 512, 2 * page as i64)
-    })
-};
-
-const PUNCH_BEHIND_END: Probe = Probe {
-    title: "punching behind the end drops a reserve, the size stays",
-    why: "a log that gives its unused reserve back must not grow by doing so",
-    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE")],
-    calls: CALLS,
-    needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.punch-behind-end", |cx| {
-        let page = sys::page_size() as i64;
-        let held = cx.object(10)?;
-        sys::fallocate(held.raw(), FALLOC_FL_KEEP_SIZE, 0, 4 * page)?;
-        cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, page, 100 * page))?;
-        let stat = held.stat()?;
-        cx.expect_eq("size and bytes in blocks", (stat.st_size, stat.st_blocks * 512), (10, page))
-    })
-};
-
-const PUNCH_MAPPING: Probe = Probe {
-    title: "another process's mapping sees the hole and can fill it again",
-    why: "a consumer has the buffer mapped while the producer recycles it: it must read zeros, not the page as it was",
-    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE"), posix("mmap")],
-    calls: CALLS,
-    needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.punch-seen-by-mapper", punch_mapping)
-};
-fn punch_mapping(cx: &mut Context) -> Outcome {
-    let page = sys::page_size();
-    let held = filled(cx, 1)?;
-    let (mapped, punched) = (cx.gate()?, cx.gate()?);
-    let name = held.name.clone();
-    let (opening, passing) = (&mapped, &punched);
-    let peer = cx.fork(move |_| {
-        let map = Map::shared(&sys::shm_open(&name, O_RDWR, 0)?, page)?;
-        let before = map.read(7);
-        opening.open()?;
-        passing.pass()?;
-        let after = map.read(7);
-        map.write(8, 0x21);
-        Ok((before, after))
-    })?;
-    mapped.pass()?;
-    sys::fallocate(held.raw(), PUNCH, 0, page as i64)?;
-    punched.open()?;
-    cx.expect_eq("the mapper's byte before and after", peer.join()?, (0x5d, 0))?;
-    cx.expect_eq("byte stored into the hole", super::truncate::byte_at(held.raw(), 8)?, 0x21)
-}
-
-const PUNCH_ALONE: Probe = Probe {
-    title: "FALLOC_FL_PUNCH_HOLE without FALLOC_FL_KEEP_SIZE is refused",
-    why: "the pair is required so that nobody expects a hole at the end to shorten the file",
-    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE"), man("fallocate(2)", "EOPNOTSUPP")],
-    calls: CALLS,
-    needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.punch-needs-keep-size", |cx| {
-        let held = filled(cx, 1)?;
-        cx.expect_errno(EOPNOTSUPP, || sys::fallocate(held.raw(), FALLOC_FL_PUNCH_HOLE, 0, 1))?;
-        cx.expect_eq("first byte", super::truncate::byte_at(held.raw(), 0)?, 0x5d)
     })
 };
 
@@ -398,22 +282,37 @@ const APPEND_EPERM: Probe = Probe {
     })
 };
 
-const SIGNAL_EINTR: Probe = Probe {
-    title: "a signal interrupts fallocate: EINTR",
-    why: "reserving many gigabytes takes seconds; a program must be able to give up, and not to take it for ENOSPC",
-    spec: &[man("fallocate(2)", "EINTR"), kernel("mm/shmem.c", "shmem_fallocate"), posix("posix_fallocate")],
+const SIGNAL: Probe = Probe {
+    title: "a signal during fallocate leaves all of the range or none",
+    why: "a program with an interval timer reserves gigabytes: it must come to an end, and not pay for half of it",
+    varies: "older kernels give EINTR for any signal, newer ones only when the process is killed",
+    spec: &[
+        man("fallocate(2)", "ERRORS"),
+        kernel("mm/shmem.c", "shmem_fallocate: signal_pending, later fatal_signal_pending"),
+        posix("posix_fallocate"),
+    ],
     calls: &[Sys::Fallocate, Sys::Ptrace],
     needs: NEEDS,
-    ..Probe::new("posix.shm.fallocate.eintr", signal_eintr)
+    ..Probe::new("posix.shm.fallocate.signal", signal)
 };
-fn signal_eintr(cx: &mut Context) -> Outcome {
+fn signal(cx: &mut Context) -> Outcome {
+    let page = sys::page_size() as i64;
     let held = cx.object(0)?;
-    let fd = held.raw();
-    let peer = cx.fork(move |cx| {
+    let errno = interrupted_fallocate(cx, held.raw(), 4 * page)?;
+    let stat = held.stat()?;
+    let got = (errno.as_str(), stat.st_size, stat.st_blocks * 512);
+    let allowed = [("EINTR", 0, 0), ("success", 4 * page, 4 * page)];
+    cx.expect("errno, size and bytes in blocks", allowed.contains(&got), format!("one of {allowed:?}"), got)
+}
+
+/// What `fallocate(fd, 0, 0, length)` gives in a process for which a signal with a handler is pending all through
+/// the call.
+pub(crate) fn interrupted_fallocate(cx: &mut Context, fd: i32, length: i64) -> Result<String, Stop> {
+    let peer = cx.fork(move |_| {
         sys::trace::interrupt_by(libc::SIGUSR1)?;
         sys::trace::trace_me()?;
         sys::trace::raise(libc::SIGSTOP)?;
-        cx.expect_errno(EINTR, || sys::fallocate(fd, 0, 0, 1 << 20))
+        Ok(sys::fallocate(fd, 0, 0, length).map_or_else(|e| e.name(), |()| "success").to_owned())
     })?;
     let pid = peer.pid();
     // The tracee is held at the entry of the call and gets its signal there: it is pending while the call runs,
@@ -436,24 +335,7 @@ fn signal_eintr(cx: &mut Context) -> Outcome {
     if libc::WIFSTOPPED(status) {
         sys::trace::trace_resume(libc::PTRACE_CONT, pid, libc::WSTOPSIG(status))?;
     }
-    peer.join()?;
-    let stat = held.stat()?;
-    cx.expect_eq("size and blocks after the interruption", (stat.st_size, stat.st_blocks), (0, 0))
-}
-
-/// An object of that many pages full of 0x5d.
-fn filled(cx: &mut Context, pages: usize) -> Result<Object, Stop> {
-    let length = pages * sys::page_size();
-    let held = cx.object(length)?;
-    sys::pwrite(held.raw(), &vec![0x5d; length], 0)?;
-    Ok(held)
-}
-
-/// The runs of equal bytes, for a message.
-fn summary(content: &[u8]) -> String {
-    let runs: Vec<String> =
-        content.chunk_by(|a, b| a == b).take(8).map(|run| format!("{}×{:#04x}", run.len(), run[0])).collect();
-    runs.join(" ")
+    peer.join()
 }
 
 /// An object whose chattr flag is taken off again when dropped: with it the object could not be removed.

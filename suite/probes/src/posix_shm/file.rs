@@ -85,7 +85,8 @@ const MAPS_NAME: Probe = Probe {
     ..Probe::new("posix.shm.file.name-in-maps", |cx| {
         let held = cx.object(8)?;
         let map = held.map(8)?;
-        let entry = |address| Ok::<_, shmcheck_probe::Stop>(procfs::mapping_at(address)?.map(|m| (m.name, m.perms, m.inode)));
+        let entry =
+            |address| Ok::<_, shmcheck_probe::Stop>(procfs::mapping_at(address)?.map(|m| (m.name, m.perms, m.inode)));
         let inode = held.stat()?.st_ino;
         let wanted = |name: String| Some((name, "rw-s".to_owned(), inode));
         cx.expect_eq("mapping", entry(map.address())?, wanted(held.path().to_owned()))?;

@@ -2,11 +2,12 @@
 
 mod access;
 mod close;
-mod fallocate;
+pub(crate) mod fallocate;
 mod file;
 mod names;
 pub(crate) mod open;
 mod path;
+mod punch;
 mod space;
 mod tmpfs;
 pub(crate) mod truncate;
@@ -32,6 +33,7 @@ pub const CHAPTER: Chapter = Chapter {
         truncate::PROBES,
         path::PROBES,
         fallocate::PROBES,
+        punch::PROBES,
         space::PROBES,
         file::PROBES,
         tmpfs::PROBES,

@@ -1,7 +1,7 @@
 //! shm_open(3): what a name may be, and symbolic links, which are not followed.
 
-use libc::{EINVAL, ELOOP, ENAMETOOLONG, ENOENT, O_CREAT, O_EXCL, O_RDONLY, O_RDWR};
 use super::open::{exists, object_name};
+use libc::{EINVAL, ELOOP, ENAMETOOLONG, ENOENT, O_CREAT, O_EXCL, O_RDONLY, O_RDWR};
 use shmcheck_probe::{Context, Entry, Need, Object, Outcome, Probe, doc, man, posix, sys};
 use std::os::fd::AsRawFd;
 

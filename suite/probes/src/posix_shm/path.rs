@@ -6,7 +6,9 @@ use libc::{
     EACCES, EFAULT, EINTR, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EROFS, ETXTBSY, O_CLOEXEC, O_CREAT, O_RDONLY,
     O_RDWR, SIGUSR1,
 };
-use shmcheck_probe::{Context, Entry, Isolate, Map, Need, Object, Outcome, Probe, Stop, Sys, Tiny, man, posix, procfs, sys};
+use shmcheck_probe::{
+    Context, Entry, Isolate, Map, Need, Object, Outcome, Probe, Stop, Sys, Tiny, man, posix, procfs, sys,
+};
 use std::os::fd::AsRawFd;
 
 /// The probes of this file.
@@ -70,8 +72,7 @@ const NO_SEARCH_EACCES: Probe = Probe {
         let fd = sys::open(&directory.path, O_RDONLY | O_CLOEXEC, 0)?;
         sys::tmpfs::fchmod(fd.as_raw_fd(), 0o600)?;
         let path = inside.path.clone();
-        let refused =
-            cx.without_caps(OVERRIDES, move |cx| cx.expect_errno(EACCES, || sys::truncate(&path, 5)));
+        let refused = cx.without_caps(OVERRIDES, move |cx| cx.expect_errno(EACCES, || sys::truncate(&path, 5)));
         sys::tmpfs::fchmod(fd.as_raw_fd(), 0o700)?;
         refused?;
         cx.expect_eq("size", std::fs::metadata(&inside.path)?.len(), 0)?;

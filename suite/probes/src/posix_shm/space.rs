@@ -268,7 +268,11 @@ const COUNTED: Probe = Probe {
         small(cx)?;
         let page = sys::page_size();
         let first = room("/dev/shm")?;
-        cx.expect_eq("block size, blocks and free blocks", (first.block, first.blocks, first.free), (page as u64, PAGES as u64, PAGES as u64))?;
+        cx.expect_eq(
+            "block size, blocks and free blocks",
+            (first.block, first.blocks, first.free),
+            (page as u64, PAGES as u64, PAGES as u64),
+        )?;
         let held = cx.object(4 * page)?;
         cx.expect_eq("free inodes", room("/dev/shm")?.free_inodes, first.free_inodes - 1)?;
         held.map(page)?.touch(1);
@@ -327,7 +331,10 @@ const GROW: Probe = Probe {
 const SHRINK_EINVAL: Probe = Probe {
     title: "remount below what is in use fails with EINVAL",
     why: "shrinking /dev/shm under running programs must not take their pages",
-    spec: &[doc("Documentation/filesystems/tmpfs.rst", "remount"), kernel("mm/shmem.c", "Too small a size for current use")],
+    spec: &[
+        doc("Documentation/filesystems/tmpfs.rst", "remount"),
+        kernel("mm/shmem.c", "Too small a size for current use"),
+    ],
     needs: NEEDS,
     isolate: Isolate::FreshOnly,
     ..Probe::new("posix.shm.space.remount-below-use", |cx| {
@@ -386,9 +393,13 @@ const SUFFIXES: Probe = Probe {
     ..Probe::new("posix.shm.space.size-suffixes", |cx| {
         let page = sys::page_size() as u64;
         small(cx)?;
-        for (option, bytes) in
-            [("size=512k", 512 << 10), ("size=3m", 3 << 20), ("size=1g", 1 << 30), ("nr_blocks=7", 7 * page), ("size=1", page)]
-        {
+        for (option, bytes) in [
+            ("size=512k", 512 << 10),
+            ("size=3m", 3 << 20),
+            ("size=1g", 1 << 30),
+            ("nr_blocks=7", 7 * page),
+            ("size=1", page),
+        ] {
             cx.expect_ok(|| remount(option))?;
             cx.expect_eq(&format!("size by {option}"), room("/dev/shm")?.blocks * page, bytes)?;
         }
@@ -409,7 +420,9 @@ const BAD_OPTION: Probe = Probe {
     isolate: Isolate::FreshOnly,
     ..Probe::new("posix.shm.space.bad-option", |cx| {
         small(cx)?;
-        for option in ["size=abc", "size=1x", "nr_inodes=many", "mode=9", "huge=sometimes", "mpol=nowhere", "shmcheck=1"] {
+        for option in
+            ["size=abc", "size=1x", "nr_inodes=many", "mode=9", "huge=sometimes", "mpol=nowhere", "shmcheck=1"]
+        {
             cx.expect_errno(EINVAL, || remount(option))?;
         }
         let Room { blocks, .. } = room("/dev/shm")?;
@@ -437,7 +450,5 @@ fn owner_options(cx: &mut Context) -> Outcome {
         map.write(0, 1);
         Ok(made.as_raw_fd() >= 0)
     })?;
-    cx.as_user(65534, 1, move |cx| {
-        cx.expect_errno(libc::EACCES, || sys::shm_open(&foreign, O_CREAT | O_RDWR, 0o600))
-    })
+    cx.as_user(65534, 1, move |cx| cx.expect_errno(libc::EACCES, || sys::shm_open(&foreign, O_CREAT | O_RDWR, 0o600)))
 }

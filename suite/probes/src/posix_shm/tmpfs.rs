@@ -5,8 +5,8 @@
 use super::open::{exists, object_name};
 use caps::Capability;
 use libc::{
-    EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOTEMPTY, EOVERFLOW, EPERM, ERANGE, ESTALE, O_CLOEXEC, O_EXCL,
-    O_RDONLY, O_RDWR, O_TMPFILE, XATTR_CREATE, XATTR_REPLACE,
+    EEXIST, EINVAL, EISDIR, ENAMETOOLONG, ENODATA, ENOENT, ENOTEMPTY, EOVERFLOW, EPERM, ERANGE, ESTALE, O_CLOEXEC,
+    O_EXCL, O_RDONLY, O_RDWR, O_TMPFILE, XATTR_CREATE, XATTR_REPLACE,
 };
 use shmcheck_probe::{Context, Entry, Isolate, Map, Need, Outcome, Probe, Stop, doc, kernel, man, sys};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -106,7 +106,11 @@ const TMPFILE_SPACE: Probe = Probe {
         let fd = unnamed(0)?;
         sys::fallocate(fd.as_raw_fd(), 0, 0, 2 * sys::page_size() as i64)?;
         let during = tmpfs::room("/dev/shm")?;
-        cx.expect_eq("free pages and inodes during", (during.free, during.free_inodes), (before.free - 2, before.free_inodes - 1))?;
+        cx.expect_eq(
+            "free pages and inodes during",
+            (during.free, during.free_inodes),
+            (before.free - 2, before.free_inodes - 1),
+        )?;
         drop(fd);
         cx.expect_eq("after", tmpfs::room("/dev/shm")?, before)
     })

@@ -288,23 +288,21 @@ const SURVIVES_LEADER: Probe = Probe {
     needs: NEEDS,
     ..Probe::new("posix.shm.lifetime.inherited-mapping", |cx| {
         let held = cx.object(64)?;
-        let (gone, stored) = (cx.gate()?, cx.gate()?);
-        let (passing, opening, fd) = (&gone, &stored, held.raw());
-        let parent = cx.fork(move |cx| {
+        let (ready, gone, stored) = (cx.gate()?, cx.gate()?, cx.gate()?);
+        let fd = held.raw();
+        let parent = cx.fork(|cx| {
             let map = Map::new(64, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd)?;
             // The child is left to the probe's reaper on purpose; it ends by itself right after its store.
-            let child = cx.fork(move |_| {
+            let child = cx.fork(|_| {
                 sys::prctl(libc::PR_SET_PDEATHSIG, 0)?;
-                opening.open()?;
-                passing.pass()?;
+                ready.open()?;
+                gone.pass()?;
                 map.write(2, 0x33);
-                opening.open()?;
-                Ok(())
+                stored.open()
             })?;
             std::mem::forget(child);
-            Ok(())
+            ready.pass()
         })?;
-        stored.pass()?;
         cx.expect_eq("end of the parent", parent.exit()?, Exit::Code(0))?;
         gone.open()?;
         stored.pass()?;
