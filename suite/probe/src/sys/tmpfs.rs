@@ -249,3 +249,30 @@ pub fn lock(fd: c_int, command: c_int) -> Result<()> {
     // SAFETY: the command takes a struct flock.
     ret("fcntl", unsafe { libc::fcntl(fd, command, &raw mut lock) }).map(drop)
 }
+
+/// `splice(from, NULL, to, NULL, length, 0)`—the number of bytes moved.
+pub fn splice(from: c_int, to: c_int, length: usize) -> Result<usize> {
+    let null: *mut off_t = std::ptr::null_mut();
+    // SAFETY: without offsets no memory is passed.
+    let n = ret("splice", unsafe { libc::splice(from, null, to, null, length, 0) } as i64)?;
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
+/// `copy_file_range(from, NULL, to, NULL, length, 0)`—the number of bytes copied.
+pub fn copy_range(from: c_int, to: c_int, length: usize) -> Result<usize> {
+    let null: *mut off_t = std::ptr::null_mut();
+    // SAFETY: without offsets no memory is passed.
+    let n = ret("copy_file_range", unsafe { libc::copy_file_range(from, null, to, null, length, 0) } as i64)?;
+    Ok(usize::try_from(n).unwrap_or(0))
+}
+
+/// `epoll_ctl(epoll, EPOLL_CTL_ADD, fd, {EPOLLIN})` on an epoll instance that is closed again.
+pub fn epoll_watch(fd: c_int) -> Result<()> {
+    // SAFETY: no memory is passed.
+    let epoll = ret("epoll_create1", unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: the call returned a descriptor that nobody else owns.
+    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+    let mut event = libc::epoll_event { events: libc::EPOLLIN.cast_unsigned(), u64: 0 };
+    // SAFETY: the event is a struct epoll_event.
+    ret("epoll_ctl", unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) }).map(drop)
+}

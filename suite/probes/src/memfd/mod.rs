@@ -1,6 +1,7 @@
 //! Chapter 6: memfd and seals.
 
 mod create;
+mod descriptor;
 mod exec;
 mod hugetlb;
 mod mapped;
@@ -26,6 +27,7 @@ pub const CHAPTER: Chapter = Chapter {
             the file, not to the descriptor. memfd_secret goes further: pages that even the kernel has no map of.",
     files: &[
         create::PROBES,
+        descriptor::PROBES,
         rules::PROBES,
         resize::PROBES,
         write::PROBES,

@@ -13,7 +13,7 @@ pub(super) const PROBES: &[&Probe] =
 
 const SYSCTL: &str = "vm/memfd_noexec";
 const GUIDE: &str = "Documentation/userspace-api/mfd_noexec.rst";
-const CALLS: &[Sys] = &[Sys::MemfdCreate, Sys::Unshare];
+const CALLS: &[Sys] = &[Sys::MemfdCreate];
 const NEEDS: &[Need] = &[
     Need::Path("/proc/sys/vm/memfd_noexec"),
     Need::Sysctl(SYSCTL),
@@ -156,7 +156,7 @@ const OWN_NAMESPACE: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.noexec.own-namespace", |cx| {
-        let made = || Ok::<_, Stop>(mode_and_seals(&memfd_create("plain", 0)?)?);
+        let made = || mode_and_seals(&memfd_create("plain", 0)?);
         let before = (value()?, made()?);
         in_new_namespace(cx, |_| Ok(set("2")?))?;
         cx.expect_eq("value and a plain memfd outside", (value()?, made()?), before)

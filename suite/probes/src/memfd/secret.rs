@@ -1,6 +1,6 @@
 //! memfd_secret(2): memory that the kernel itself has no map of.
 
-use super::create::at_the_limit;
+use super::descriptor::at_the_limit;
 use super::size;
 use caps::Capability;
 use libc::{EAGAIN, EFAULT, EINVAL, EIO, EPERM, MAP_PRIVATE, MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE};

@@ -22,6 +22,8 @@ pub(super) const PROBES: &[&Probe] = &[
     &WRITE_RESIZE,
     &WRITE_FALLOCATE,
     &WRITE_READ,
+    &OTHER_CALLS,
+    &PROC_MEM,
 ];
 
 const CALLS: &[Sys] = &[Sys::MemfdCreate];
@@ -230,5 +232,49 @@ const WRITE_READ: Probe = Probe {
         unchanged(cx, &reader)?;
         let copy = cx.expect_ok(|| Map::new(16, PROT_READ, MAP_PRIVATE, fd.as_raw_fd()))?;
         cx.expect_eq("mapped byte", copy.read(9), 0x4d)
+    })
+};
+
+const OTHER_CALLS: Probe = Probe {
+    title: "F_SEAL_WRITE: splice and copy_file_range into the file give EPERM",
+    why: "the seal must hold on every path that writes, not only on the two that everybody tests",
+    spec: &[man("fcntl(2)", "F_SEAL_WRITE"), kernel("mm/shmem.c", "shmem_write_begin")],
+    calls: &[Sys::MemfdCreate, Sys::Splice],
+    isolate: Isolate::Cell,
+    ..Probe::new("memfd.write.splice-copy", |cx| {
+        let (open, fd, source) = (sealed(0)?, sealed(F_SEAL_WRITE)?, sealed(0)?);
+        let (reading, writing) = sys::pipe()?;
+        sys::tmpfs::write(writing.as_raw_fd(), b"evil content")?;
+        // The controls: the same calls into a file without the seal.
+        cx.expect_eq("bytes spliced", sys::tmpfs::splice(reading.as_raw_fd(), open.as_raw_fd(), 4)?, 4)?;
+        cx.expect_eq("bytes copied", sys::tmpfs::copy_range(source.as_raw_fd(), open.as_raw_fd(), 0x10)?, 0x10)?;
+        sys::tmpfs::lseek(source.as_raw_fd(), 0, libc::SEEK_SET)?;
+        cx.expect_errno(EPERM, || sys::tmpfs::splice(reading.as_raw_fd(), fd.as_raw_fd(), 4))?;
+        cx.expect_errno(EPERM, || sys::tmpfs::copy_range(source.as_raw_fd(), fd.as_raw_fd(), 0x10))?;
+        unchanged(cx, &fd)
+    })
+};
+
+const PROC_MEM: Probe = Probe {
+    title: "F_SEAL_WRITE: no way through /proc/self/mem into the file",
+    why: "that file writes even where the protection forbids it; for a sealed buffer it must not",
+    spec: &[
+        man("proc_pid_mem(5)", "DESCRIPTION"),
+        kernel("mm/gup.c", "check_vma_flags: FOLL_FORCE"),
+        man("fcntl(2)", "F_SEAL_WRITE"),
+    ],
+    calls: CALLS,
+    isolate: Isolate::Cell,
+    ..Probe::new("memfd.write.proc-mem", |cx| {
+        let mem = sys::open("/proc/self/mem", O_RDWR | libc::O_CLOEXEC, 0)?;
+        let fd = sealed(F_SEAL_WRITE)?;
+        let reader = reopen(&fd, O_RDONLY)?;
+        let shared = Map::new(16, PROT_READ, MAP_SHARED, reader.as_raw_fd())?;
+        let private = Map::new(16, PROT_READ, MAP_PRIVATE, fd.as_raw_fd())?;
+        // A private mapping is written on a copy, or refused by policy; the shared one has no copy.
+        let _ = sys::pwrite(mem.as_raw_fd(), b"evil", private.address() as i64);
+        cx.expect_errno(libc::EIO, || sys::pwrite(mem.as_raw_fd(), b"evil", shared.address() as i64))?;
+        cx.expect_eq("bytes seen by the shared mapping", shared.read_all(0, 4), vec![0x4d; 4])?;
+        unchanged(cx, &fd)
     })
 };

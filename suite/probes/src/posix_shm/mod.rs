@@ -1,9 +1,13 @@
 //! Chapter 3: POSIX shared memory.
 
 mod access;
+mod attributes;
 mod close;
+pub(crate) mod descriptor;
 pub(crate) mod fallocate;
 mod file;
+mod io;
+mod mount;
 mod names;
 pub(crate) mod open;
 mod path;
@@ -28,6 +32,7 @@ pub const CHAPTER: Chapter = Chapter {
             an object lives until it is unlinked and the last process has closed and unmapped it, or until reboot.",
     files: &[
         open::PROBES,
+        descriptor::PROBES,
         names::PROBES,
         access::PROBES,
         truncate::PROBES,
@@ -35,8 +40,11 @@ pub const CHAPTER: Chapter = Chapter {
         fallocate::PROBES,
         punch::PROBES,
         space::PROBES,
+        mount::PROBES,
         file::PROBES,
+        io::PROBES,
         tmpfs::PROBES,
+        attributes::PROBES,
         unlink::PROBES,
         close::PROBES,
     ],

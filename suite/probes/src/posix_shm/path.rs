@@ -231,7 +231,7 @@ fn lease_eintr(cx: &mut Context) -> Outcome {
     let reader = sys::open(&entry.path, O_RDONLY | O_CLOEXEC, 0)?;
     // The holder is told of the break by SIGIO, which would end it.
     sys::trace::ignore(libc::SIGIO);
-    if let Err(e) = sys::fcntl(reader.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK.into()) {
+    if let Err(e) = sys::fcntl(reader.as_raw_fd(), libc::F_SETLEASE, libc::F_RDLCK) {
         return Err(Stop::skip("leases", format!("fcntl(F_SETLEASE) → {}", e.name())));
     }
     let path = entry.path.clone();

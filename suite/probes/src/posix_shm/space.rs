@@ -2,10 +2,9 @@
 //!
 //! Each probe mounts a file system of a few pages on /dev/shm in its own mount namespace, so that filling it is cheap.
 
-use libc::{EINVAL, ENOSPC, O_CREAT, O_RDWR, SIGBUS};
-use shmcheck_probe::{Context, Isolate, Map, Need, Object, Outcome, Probe, Stop, Sys, doc, kernel, man, posix, sys};
-use std::os::fd::AsRawFd;
-use sys::tmpfs::{Room, mount_tmpfs, room};
+use libc::{ENOSPC, O_CREAT, O_RDWR, SIGBUS};
+use shmcheck_probe::{Context, Isolate, Need, Object, Probe, Stop, Sys, doc, kernel, man, posix, sys};
+use sys::tmpfs::room;
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -22,26 +21,19 @@ pub(super) const PROBES: &[&Probe] = &[
     &UNLINK_KEEPS,
     &COUNTED,
     &INODES,
-    &GROW,
-    &SHRINK_EINVAL,
-    &UNLIMITED_EINVAL,
-    &INODES_EINVAL,
-    &SUFFIXES,
-    &BAD_OPTION,
-    &OWNER_OPTIONS,
 ];
 
-const NEEDS: &[Need] = &[Need::DevShm, Need::Call(Sys::Mount)];
+const NEEDS: &[Need] = &[Need::DevShm];
 /// Pages of the small file system.
-const PAGES: usize = 8;
+pub(super) const PAGES: usize = 8;
 
 /// A /dev/shm of `PAGES` pages.
-fn small(cx: &Context) -> Result<(), Stop> {
+pub(super) fn small(cx: &Context) -> Result<(), Stop> {
     cx.own_dev_shm(&format!("mode=1777,size={}", PAGES * sys::page_size()))
 }
 
 /// Free pages of /dev/shm.
-fn free() -> Result<u64, Stop> {
+pub(super) fn free() -> Result<u64, Stop> {
     Ok(room("/dev/shm")?.free)
 }
 
@@ -301,154 +293,3 @@ const INODES: Probe = Probe {
         cx.expect_ok(|| Object::create(absent, 0, 0o600)).map(drop)
     })
 };
-
-/// `mount -o remount,OPTIONS /dev/shm`
-fn remount(options: &str) -> sys::Result<()> {
-    mount_tmpfs("/dev/shm", libc::MS_REMOUNT | libc::MS_NOSUID | libc::MS_NODEV, options)
-}
-
-const GROW: Probe = Probe {
-    title: "remount with a larger size makes room at once, content stays",
-    why: "the remedy on a running machine: mount -o remount,size=… /dev/shm, without restarting the database",
-    spec: &[doc("Documentation/filesystems/tmpfs.rst", "remount"), man("tmpfs(5)", "size")],
-    needs: NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.remount-grows", |cx| {
-        small(cx)?;
-        let page = sys::page_size();
-        let held = cx.object(2 * PAGES * page)?;
-        let map = held.map(2 * PAGES * page)?;
-        (0..PAGES).for_each(|n| map.write(n * page, 5));
-        cx.expect_signal("the page beyond the limit", SIGBUS, || map.write(PAGES * page, 5))?;
-        cx.expect_ok(|| remount(&format!("size={}", 2 * PAGES * page)))?;
-        cx.expect_eq("blocks in all", room("/dev/shm")?.blocks, 2 * PAGES as u64)?;
-        let map = &map;
-        cx.expect_no_signal("the same page after the remount", || map.write(PAGES * page, 6))?;
-        cx.expect_eq("first byte", map.read(0), 5)
-    })
-};
-
-const SHRINK_EINVAL: Probe = Probe {
-    title: "remount below what is in use fails with EINVAL",
-    why: "shrinking /dev/shm under running programs must not take their pages",
-    spec: &[
-        doc("Documentation/filesystems/tmpfs.rst", "remount"),
-        kernel("mm/shmem.c", "Too small a size for current use"),
-    ],
-    needs: NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.remount-below-use", |cx| {
-        small(cx)?;
-        let page = sys::page_size();
-        let held = cx.object(4 * page)?;
-        held.map(4 * page)?.touch(1);
-        cx.expect_errno(EINVAL, || remount(&format!("size={}", 3 * page)))?;
-        cx.expect_eq("blocks in all", room("/dev/shm")?.blocks, PAGES as u64)?;
-        cx.expect_ok(|| remount(&format!("size={}", 4 * page)))?;
-        cx.expect_eq("free pages", free()?, 0)
-    })
-};
-
-const UNLIMITED_EINVAL: Probe = Probe {
-    title: "an unlimited file system cannot be limited later: EINVAL",
-    why: "pages are not counted without a limit; one set afterwards would be wrong from the start",
-    spec: &[kernel("mm/shmem.c", "Cannot retroactively limit size"), man("tmpfs(5)", "size")],
-    needs: NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.no-late-limit", |cx| {
-        cx.own_dev_shm("mode=1777,size=0,nr_inodes=0")?;
-        let unlimited = room("/dev/shm")?;
-        cx.expect_eq("blocks and inodes in all", (unlimited.blocks, unlimited.inodes), (0, 0))?;
-        cx.expect_errno(EINVAL, || remount("size=1m"))?;
-        cx.expect_errno(EINVAL, || remount("nr_inodes=1k"))?;
-        cx.expect_ok(|| remount("size=0"))?;
-        let held = cx.object(0)?;
-        cx.expect_ok(|| sys::fallocate(held.raw(), 0, 0, 64 << 10))
-    })
-};
-
-const INODES_EINVAL: Probe = Probe {
-    title: "remount with fewer inodes than are in use fails with EINVAL",
-    why: "a limit below the present number would make every later creation fail for no visible reason",
-    spec: &[kernel("mm/shmem.c", "Too few inodes for current use"), man("tmpfs(5)", "nr_inodes")],
-    needs: NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.remount-inodes", |cx| {
-        cx.own_dev_shm("mode=1777,nr_inodes=10")?;
-        let _held = [cx.object(0)?, cx.object(0)?, cx.object(0)?];
-        cx.expect_errno(EINVAL, || remount("nr_inodes=3"))?;
-        cx.expect_eq("inodes in all", room("/dev/shm")?.inodes, 10)?;
-        cx.expect_ok(|| remount("nr_inodes=5"))?;
-        let after = room("/dev/shm")?;
-        cx.expect_eq("inodes in all and free", (after.inodes, after.free_inodes), (5, 1))
-    })
-};
-
-const SUFFIXES: Probe = Probe {
-    title: "the size option takes k, m, g, pages by nr_blocks, and percent",
-    why: "a Kubernetes manifest or compose file says 50% or 2g; a size taken as bytes gives a /dev/shm of one page",
-    spec: &[man("tmpfs(5)", "size"), doc("Documentation/filesystems/tmpfs.rst", "size")],
-    needs: NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.size-suffixes", |cx| {
-        let page = sys::page_size() as u64;
-        small(cx)?;
-        for (option, bytes) in [
-            ("size=512k", 512 << 10),
-            ("size=3m", 3 << 20),
-            ("size=1g", 1 << 30),
-            ("nr_blocks=7", 7 * page),
-            ("size=1", page),
-        ] {
-            cx.expect_ok(|| remount(option))?;
-            cx.expect_eq(&format!("size by {option}"), room("/dev/shm")?.blocks * page, bytes)?;
-        }
-        let blocks = |percent: &str| -> Result<u64, Stop> {
-            cx.expect_ok(|| remount(&format!("size={percent}")))?;
-            Ok(room("/dev/shm")?.blocks)
-        };
-        let (tenth, half) = (blocks("10%")?, blocks("50%")?);
-        cx.expect("blocks by 50% against five times 10%", half.abs_diff(5 * tenth) <= 5, format!("{}", 5 * tenth), half)
-    })
-};
-
-const BAD_OPTION: Probe = Probe {
-    title: "an option tmpfs does not know, a malformed size: EINVAL",
-    why: "a typing error in fstab or a pod must not leave /dev/shm at an accidental size",
-    spec: &[man("mount(2)", "EINVAL"), kernel("mm/shmem.c", "shmem_parse_one")],
-    needs: NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.bad-option", |cx| {
-        small(cx)?;
-        for option in
-            ["size=abc", "size=1x", "nr_inodes=many", "mode=9", "huge=sometimes", "mpol=nowhere", "shmcheck=1"]
-        {
-            cx.expect_errno(EINVAL, || remount(option))?;
-        }
-        let Room { blocks, .. } = room("/dev/shm")?;
-        cx.expect_eq("blocks in all", blocks, PAGES as u64)
-    })
-};
-
-const OWNER_OPTIONS: Probe = Probe {
-    title: "mode, uid and gid options set the root directory",
-    why: "a /dev/shm for one service account is mounted so; ignored options leave it open, or closed to its owner",
-    spec: &[man("tmpfs(5)", "mode, uid, gid"), doc("Documentation/filesystems/tmpfs.rst", "mode, uid, gid")],
-    needs: &[Need::DevShm, Need::Call(Sys::Mount), Need::OtherUsers],
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.shm.space.owner-options", owner_options)
-};
-fn owner_options(cx: &mut Context) -> Outcome {
-    use std::os::unix::fs::MetadataExt;
-    cx.own_dev_shm("mode=0710,uid=1,gid=65534")?;
-    let root = std::fs::metadata("/dev/shm")?;
-    cx.expect_eq("mode, uid, gid", (root.mode() & 0o7777, root.uid(), root.gid()), (0o710, 1, 65534))?;
-    let (mine, foreign) = (cx.fresh_name(), cx.fresh_name());
-    cx.as_user(1, 1, move |cx| {
-        let made = cx.expect_ok(|| Object::create(mine, sys::page_size(), 0o600))?;
-        let map = Map::shared(&made, 1)?;
-        map.write(0, 1);
-        Ok(made.as_raw_fd() >= 0)
-    })?;
-    cx.as_user(65534, 1, move |cx| cx.expect_errno(libc::EACCES, || sys::shm_open(&foreign, O_CREAT | O_RDWR, 0o600)))
-}
