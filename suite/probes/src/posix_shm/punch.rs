@@ -39,7 +39,7 @@ const PUNCH_FREES: Probe = Probe {
     ..Probe::new("posix.shm.punch.frees", |cx| {
         let page = sys::page_size() as i64;
         let held = filled(cx, 4)?;
-        sys::fallocate(held.raw(), PUNCH, 0, 3 * page)?;
+        cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, 0, 3 * page))?;
         cx.expect_eq("bytes in blocks", held.stat()?.st_blocks * 512, page)
     })
 };
@@ -53,7 +53,7 @@ const PUNCH_PARTIAL: Probe = Probe {
     ..Probe::new("posix.shm.punch.partial", |cx| {
         let page = sys::page_size();
         let held = filled(cx, 2)?;
-        sys::fallocate(held.raw(), PUNCH, 100, page as i64)?;
+        cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, 100, page as i64))?;
         let mut content = vec![0; 2 * page];
         sys::pread(held.raw(), &mut content, 0)?;
         let wanted = [vec![0x5d; 100], vec![0; page], vec![0x5d; page - 100]].concat();
@@ -71,7 +71,7 @@ const PUNCH_BEHIND_END: Probe = Probe {
     ..Probe::new("posix.shm.punch.behind-end", |cx| {
         let page = sys::page_size() as i64;
         let held = cx.object(10)?;
-        sys::fallocate(held.raw(), FALLOC_FL_KEEP_SIZE, 0, 4 * page)?;
+        cx.expect_ok(|| sys::fallocate(held.raw(), FALLOC_FL_KEEP_SIZE, 0, 4 * page))?;
         cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, page, 100 * page))?;
         let stat = held.stat()?;
         cx.expect_eq("size and bytes in blocks", (stat.st_size, stat.st_blocks * 512), (10, page))
@@ -102,7 +102,7 @@ fn punch_mapping(cx: &mut Context) -> Outcome {
         Ok((before, after))
     })?;
     mapped.pass()?;
-    sys::fallocate(held.raw(), PUNCH, 0, page as i64)?;
+    cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, 0, page as i64))?;
     punched.open()?;
     cx.expect_eq("the mapper's byte before and after", peer.join()?, (0x5d, 0))?;
     cx.expect_eq("byte stored into the hole", super::truncate::byte_at(held.raw(), 8)?, 0x21)
