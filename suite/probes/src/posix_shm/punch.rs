@@ -1,11 +1,11 @@
 //! fallocate(2) with FALLOC_FL_PUNCH_HOLE: giving a part of an object back.
 
 use libc::{EOPNOTSUPP, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_RDWR};
-use shmcheck_probe::{Context, Map, Need, Object, Outcome, Probe, Stop, Sys, man, posix, sys};
+use shmcheck_probe::{Context, Map, Need, Object, Outcome, Probe, Stop, Sys, kernel, man, posix, sys};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] =
-    &[&PUNCH_ZEROES, &PUNCH_FREES, &PUNCH_PARTIAL, &PUNCH_BEHIND_END, &PUNCH_MAPPING, &PUNCH_ALONE];
+    &[&PUNCH_ZEROES, &PUNCH_FREES, &PUNCH_PARTIAL, &PUNCH_BEHIND_END, &PUNCH_MAPPING, &PUNCH_ALONE, &PUNCH_RACE];
 
 const NEEDS: &[Need] = &[Need::DevShm];
 const CALLS: &[Sys] = &[Sys::Fallocate];
@@ -120,6 +120,41 @@ const PUNCH_ALONE: Probe = Probe {
         cx.expect_eq("first byte", super::truncate::byte_at(held.raw(), 0)?, 0x5d)
     })
 };
+
+const PUNCH_RACE: Probe = Probe {
+    title: "stores that race with punching are kept or zeroed, never torn",
+    why: "the consumer works in the buffer while the producer recycles it; a page lost to both would eat later stores",
+    spec: &[man("fallocate(2)", "FALLOC_FL_PUNCH_HOLE"), kernel("mm/shmem.c", "shmem_fault: shmem_falloc")],
+    calls: CALLS,
+    needs: NEEDS,
+    ..Probe::new("posix.shm.punch.races-with-stores", punch_race)
+};
+fn punch_race(cx: &mut Context) -> Outcome {
+    const ROUNDS: u8 = 200;
+    let page = sys::page_size();
+    let held = filled(cx, 1)?;
+    let start = cx.gate()?;
+    let storing = cx.fork(|cx| {
+        let map = held.map(page)?;
+        start.pass()?;
+        for value in 1..=ROUNDS {
+            map.write(40, value);
+            let seen = map.read(40);
+            cx.expect("byte read back", seen == value || seen == 0, format!("{value} or 0"), seen)?;
+        }
+        Ok(())
+    })?;
+    start.open()?;
+    for _ in 0..ROUNDS {
+        cx.expect_ok(|| sys::fallocate(held.raw(), PUNCH, 0, page as i64))?;
+    }
+    storing.join()?;
+    // Whatever happened before, a store now is seen by everybody.
+    let map = held.map(page)?;
+    map.write(40, 0xfe);
+    cx.expect_eq("a store after the race, by read", super::truncate::byte_at(held.raw(), 40)?, 0xfe)?;
+    cx.expect_eq("bytes in blocks", held.stat()?.st_blocks * 512, page as i64)
+}
 
 /// An object of that many pages full of 0x5d.
 pub(super) fn filled(cx: &mut Context, pages: usize) -> Result<Object, Stop> {

@@ -3,7 +3,7 @@
 //! Each probe mounts a file system of a few pages on /dev/shm in its own mount namespace, so that filling it is cheap.
 
 use libc::{ENOSPC, O_CREAT, O_RDWR, SIGBUS};
-use shmcheck_probe::{Context, Isolate, Need, Object, Probe, Stop, Sys, doc, kernel, man, posix, sys};
+use shmcheck_probe::{Context, Entry, Isolate, Need, Object, Probe, Stop, Sys, doc, kernel, man, posix, sys};
 use sys::tmpfs::room;
 
 /// The probes of this file.
@@ -21,6 +21,8 @@ pub(super) const PROBES: &[&Probe] = &[
     &UNLINK_KEEPS,
     &COUNTED,
     &INODES,
+    &LINKS,
+    &SWAPPED,
 ];
 
 const NEEDS: &[Need] = &[Need::DevShm];
@@ -291,5 +293,41 @@ const INODES: Probe = Probe {
         cx.expect_ok(|| sys::pwrite(one.raw(), b"still room", 0))?;
         drop(one);
         cx.expect_ok(|| Object::create(absent, 0, 0o600)).map(drop)
+    })
+};
+
+const LINKS: Probe = Probe {
+    title: "out of inodes, a hard link fails with ENOSPC as well",
+    why: "each name pins memory of the kernel that nothing can reclaim; the limit must cover names, too",
+    spec: &[man("link(2)", "ENOSPC"), kernel("mm/shmem.c", "shmem_link: shmem_reserve_inode")],
+    needs: NEEDS,
+    isolate: Isolate::FreshOnly,
+    ..Probe::new("posix.shm.space.links-need-inodes", |cx| {
+        cx.own_dev_shm("mode=1777,nr_inodes=3")?;
+        let held = cx.object(0)?;
+        let (first, second) = (Entry::of(&cx.fresh_name()), Entry::of(&cx.fresh_name()));
+        cx.expect_ok(|| sys::tmpfs::link(held.path(), &first.path))?;
+        cx.expect_errno(ENOSPC, || sys::tmpfs::link(held.path(), &second.path))?;
+        cx.expect_eq("st_nlink", held.stat()?.st_nlink, 2)?;
+        drop(first);
+        cx.expect_ok(|| sys::tmpfs::link(held.path(), &second.path))
+    })
+};
+
+const SWAPPED: Probe = Probe {
+    title: "content that was paged out comes back unchanged",
+    why: "shared memory is swapped like any other; a page lost or mixed up on the way is silent corruption",
+    spec: &[man("madvise(2)", "MADV_PAGEOUT"), kernel("mm/shmem.c", "shmem_swapin_folio")],
+    calls: &[Sys::Madvise],
+    needs: &[Need::DevShm, Need::Swap],
+    ..Probe::new("posix.shm.space.swapped", |cx| {
+        let (page, pages) = (sys::page_size(), 32);
+        let held = cx.object(pages * page)?;
+        let map = held.map(pages * page)?;
+        (0..pages).for_each(|n| map.write(n * page + n, n as u8 + 1));
+        cx.expect_ok(|| sys::madvise(map.address(), map.len(), libc::MADV_PAGEOUT))?;
+        let wrong = (0..pages).filter(|n| map.read(n * page + n) != *n as u8 + 1).count();
+        cx.expect_eq("pages with other content", wrong, 0)?;
+        cx.expect_eq("blocks, in pages", held.stat()?.st_blocks * 512 / page as i64, pages as i64)
     })
 };
