@@ -1,10 +1,8 @@
 //! Executable or not: MFD_EXEC, MFD_NOEXEC_SEAL, F_SEAL_EXEC, and running a program from a memfd.
 
-use super::{reopen, sealable};
+use super::{executable, reopen, sealable};
 use libc::{EACCES, EBUSY, EINVAL, EPERM, O_RDONLY};
-use shmcheck_probe::{
-    Context, Exit, Isolate, Map, Need, Outcome, Probe, Stop, Sys, Tiny, doc, kernel, man, procfs, sys,
-};
+use shmcheck_probe::{Context, Exit, Isolate, Map, Need, Outcome, Probe, Stop, Sys, Tiny, doc, kernel, man, sys};
 use std::os::fd::{AsRawFd, OwnedFd};
 use sys::{
     F_SEAL_EXEC, F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, MFD_ALLOW_SEALING,
@@ -35,12 +33,6 @@ const NEEDS: &[Need] = &[Need::Path("/proc/sys/vm/memfd_noexec")];
 const CALLS: &[Sys] = &[Sys::MemfdCreate];
 const GUIDE: &str = "Documentation/userspace-api/mfd_noexec.rst";
 
-/// A skip where this pid namespace forbids executable memfds.
-fn executable_allowed() -> Result<(), Stop> {
-    let value: u32 = procfs::sysctl_number("vm/memfd_noexec").unwrap_or(0);
-    if value < 2 { Ok(()) } else { Err(Stop::skip("vm.memfd_noexec below 2", value.to_string())) }
-}
-
 /// Mode bits and seals of a file.
 pub(super) fn mode_and_seals(fd: &OwnedFd) -> Result<(u32, i32), Stop> {
     Ok((sys::fstat(fd.as_raw_fd())?.st_mode & 0o7777, get_seals(fd.as_raw_fd())?))
@@ -54,7 +46,7 @@ const MODE_EXEC: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.exec.exec-mode", |cx| {
-        executable_allowed()?;
+        executable()?;
         for (flags, seals) in [(MFD_EXEC, F_SEAL_SEAL), (MFD_EXEC | MFD_ALLOW_SEALING, 0)] {
             let fd = cx.expect_ok(|| memfd_create("code", flags))?;
             cx.expect_eq("mode and seals", mode_and_seals(&fd)?, (0o777, seals))?;
@@ -145,7 +137,7 @@ const SEAL_KEEPS_MODE: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.exec.seal-keeps-x", |cx| {
-        executable_allowed()?;
+        executable()?;
         let fd = memfd_create("code", MFD_EXEC | MFD_ALLOW_SEALING)?;
         cx.expect_ok(|| sys::tmpfs::fchmod(fd.as_raw_fd(), 0o700))?;
         add_seals(fd.as_raw_fd(), F_SEAL_EXEC)?;
@@ -181,7 +173,7 @@ const SEAL_IMPLIES: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.exec.seal-implies-write", |cx| {
-        executable_allowed()?;
+        executable()?;
         let fd = memfd_create("code", MFD_EXEC | MFD_ALLOW_SEALING)?;
         sys::pwrite(fd.as_raw_fd(), b"code", 0)?;
         add_seals(fd.as_raw_fd(), F_SEAL_EXEC)?;
@@ -219,7 +211,7 @@ const SEAL_EBUSY: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.exec.seal-ebusy", |cx| {
-        executable_allowed()?;
+        executable()?;
         let fd = super::size(memfd_create("code", MFD_EXEC | MFD_ALLOW_SEALING)?, 16)?;
         let map = Map::shared(&fd, 16)?;
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_EXEC))?;
@@ -260,7 +252,7 @@ const RUNS: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.exec.runs", |cx| {
-        executable_allowed()?;
+        executable()?;
         let fd = program(MFD_EXEC)?;
         let end = executed(cx, &fd)?;
         cx.expect_eq("end of the process", end.as_str(), "exit 7")
@@ -276,7 +268,7 @@ const RUNS_SEALED: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.exec.runs-sealed", |cx| {
-        executable_allowed()?;
+        executable()?;
         let fd = program(MFD_EXEC | MFD_ALLOW_SEALING)?;
         add_seals(fd.as_raw_fd(), F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_EXEC)?;
         let reader = reopen(&fd, O_RDONLY)?;
@@ -309,7 +301,7 @@ const CHMOD_RUNS_NOT: Probe = Probe {
     ..Probe::new("memfd.exec.mode-runs-not", mode_runs_not)
 };
 fn mode_runs_not(cx: &mut Context) -> Outcome {
-    executable_allowed()?;
+    executable()?;
     let fd = program(MFD_EXEC)?;
     sys::tmpfs::fchmod(fd.as_raw_fd(), 0o666)?;
     let refused = executed(cx, &fd)?;

@@ -1,6 +1,6 @@
 //! memfd_create(2) with MFD_HUGETLB: page sizes, sizes, seals. None of these probes needs a free huge page.
 
-use super::reopen;
+use super::{executable, reopen, seals_of};
 use crate::posix_shm::fallocate::interrupted_fallocate;
 use libc::{EBUSY, EINVAL, ENODEV, EPERM, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, MAP_NORESERVE, MAP_SHARED};
 use libc::{O_RDWR, PROT_READ, PROT_WRITE};
@@ -8,7 +8,7 @@ use shmcheck_probe::{Isolate, Map, Need, Probe, Stop, Sys, kernel, man, procfs, 
 use std::os::fd::{AsRawFd, OwnedFd};
 use sys::{
     F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_HUGETLB, add_seals,
-    get_seals, memfd_create,
+    memfd_create,
 };
 
 /// The probes of this file.
@@ -154,11 +154,11 @@ const SEALS: Probe = Probe {
     needs: NEEDS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.hugetlb.seals", |cx| {
-        cx.expect_eq("seals by default", get_seals(huge(0)?.as_raw_fd())?, F_SEAL_SEAL)?;
+        cx.expect_eq("seals by default", seals_of(huge(executable()?)?.as_raw_fd())?, F_SEAL_SEAL)?;
         let fd = huge(MFD_ALLOW_SEALING)?;
-        cx.expect_eq("seals when allowed", get_seals(fd.as_raw_fd())?, 0)?;
+        cx.expect_eq("seals when allowed", seals_of(fd.as_raw_fd())?, 0)?;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_SHRINK | F_SEAL_SEAL))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SHRINK | F_SEAL_SEAL)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SHRINK | F_SEAL_SEAL)?;
         cx.expect_errno(EPERM, || add_seals(fd.as_raw_fd(), F_SEAL_GROW))
     })
 };
@@ -222,7 +222,7 @@ const MAPPED_EBUSY: Probe = Probe {
         sys::ftruncate(fd.as_raw_fd(), page)?;
         let map = Map::new(usize::try_from(page).unwrap_or(0), PROT_READ | PROT_WRITE, SHARED, fd.as_raw_fd())?;
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)?;
         map.close()?;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_WRITE))
     })

@@ -1,12 +1,12 @@
 //! F_SEAL_WRITE and F_SEAL_FUTURE_WRITE against mappings that exist already, and against pages held for I/O.
 
-use super::{known, reopen, sealable, size};
+use super::{known, reopen, sealable, seals_of, size};
 use libc::{EBUSY, EPERM, MAP_PRIVATE, MAP_SHARED, O_RDONLY, PROT_READ, PROT_WRITE};
 use shmcheck_probe::{Isolate, Map, Probe, Stop, Sys, kernel, man, sys};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
-use sys::{F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE, add_seals, get_seals};
+use sys::{F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SHRINK, F_SEAL_WRITE, add_seals};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -39,7 +39,7 @@ const MAPPED_EBUSY: Probe = Probe {
         let map = Map::shared(&fd, 16)?;
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE))?;
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)?;
         map.write(0, 1);
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_SHRINK | F_SEAL_GROW))
     })
@@ -80,7 +80,7 @@ const WRITABLE_LATER_EBUSY: Probe = Probe {
         cx.expect_ok(|| sys::mprotect(map.address(), 16, SHARED_WRITE))?;
         cx.expect_ok(|| sys::mprotect(map.address(), 16, PROT_READ))?;
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)
     })
 };
 
@@ -167,7 +167,7 @@ const FUTURE_MAPPED_OK: Probe = Probe {
         let fd = size(sealable()?, 16)?;
         let _map = Map::shared(&fd, 16)?;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_FUTURE_WRITE))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_FUTURE_WRITE)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_FUTURE_WRITE)
     })
 };
 
@@ -227,7 +227,7 @@ const FUTURE_THEN_WRITE: Probe = Probe {
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE))?;
         map.close()?;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_WRITE))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
     })
 };
 
@@ -253,7 +253,7 @@ const PINNED_EBUSY: Probe = Probe {
         let (fd, reading, _writing) = pinned()?;
         // The kernel itself waits 150 ms for such pages before it gives up.
         cx.expect_errno(EBUSY, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)?;
         drain(&reading)?;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_WRITE))
     })
@@ -272,7 +272,7 @@ const UNPINNED_OK: Probe = Probe {
         cx.until("the sealing process waits", waits)?;
         drain(&reading)?;
         sealer.join()?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_WRITE)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_WRITE)
     })
 };
 

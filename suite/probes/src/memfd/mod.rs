@@ -12,7 +12,7 @@ mod secret;
 mod write;
 
 use shmcheck_probe::catalogue::Excluded;
-use shmcheck_probe::{Chapter, Stop, sys};
+use shmcheck_probe::{Chapter, Stop, procfs, sys};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The chapter.
@@ -88,5 +88,21 @@ fn known(seal: i32, name: &str) -> Result<(), Stop> {
     match sys::add_seals(sealable()?.as_raw_fd(), seal) {
         Err(e) if e.errno == libc::EINVAL => Err(Stop::skip(name, "fcntl(F_ADD_SEALS) → EINVAL")),
         added => Ok(added?),
+    }
+}
+
+/// The seals of a file except F_SEAL_EXEC: where vm.memfd_noexec is not 0, a memfd has it without being asked, and the
+/// claims about the other seals hold all the same.
+fn seals_of(fd: i32) -> sys::Result<i32> {
+    sys::get_seals(fd).map(|seals| seals & !sys::F_SEAL_EXEC)
+}
+
+/// The flag that makes a memfd as it was before vm.memfd_noexec: executable, without any seal of its own. 0 where the
+/// kernel does not know it, a skip where the pid namespace forbids it.
+pub(crate) fn executable() -> Result<u32, Stop> {
+    match procfs::sysctl_number::<u32>("vm/memfd_noexec") {
+        Err(_) => Ok(0),
+        Ok(0 | 1) => Ok(sys::MFD_EXEC),
+        Ok(value) => Err(Stop::skip("vm.memfd_noexec below 2", value.to_string())),
     }
 }

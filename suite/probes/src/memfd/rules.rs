@@ -1,12 +1,11 @@
 //! fcntl(2) F_ADD_SEALS and F_GET_SEALS: which files have seals, who may add them, and that none is ever lost.
 
-use super::{reopen, sealable, size};
+use super::{executable, reopen, sealable, seals_of, size};
 use libc::{EBADF, EINVAL, EPERM, O_RDONLY, O_RDWR};
 use shmcheck_probe::{Isolate, Need, Probe, Stop, Sys, kernel, man, sys};
 use std::os::fd::AsRawFd;
 use sys::{
-    F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, MFD_CLOEXEC, add_seals, get_seals,
-    memfd_create,
+    F_SEAL_FUTURE_WRITE, F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_WRITE, MFD_CLOEXEC, add_seals, memfd_create,
 };
 
 /// The probes of this file.
@@ -45,8 +44,8 @@ const DEFAULT_SEALED: Probe = Probe {
     calls: CALLS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.seals.default", |cx| {
-        let fd = memfd_create("default", MFD_CLOEXEC)?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SEAL)
+        let fd = memfd_create("default", MFD_CLOEXEC | executable()?)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SEAL)
     })
 };
 
@@ -57,12 +56,12 @@ const DEFAULT_ADD: Probe = Probe {
     calls: CALLS,
     isolate: Isolate::Cell,
     ..Probe::new("memfd.seals.default-add", |cx| {
-        let fd = memfd_create("default", MFD_CLOEXEC)?;
+        let fd = memfd_create("default", MFD_CLOEXEC | executable()?)?;
         for seal in [F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_SEAL, 0] {
             cx.expect_errno(EPERM, || add_seals(fd.as_raw_fd(), seal))?;
         }
         cx.expect_ok(|| sys::pwrite(fd.as_raw_fd(), b"x", 0))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SEAL)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SEAL)
     })
 };
 
@@ -72,7 +71,7 @@ const ALLOW_EMPTY: Probe = Probe {
     spec: &[man("memfd_create(2)", "MFD_ALLOW_SEALING"), man("fcntl(2)", "F_GET_SEALS")],
     calls: CALLS,
     isolate: Isolate::Cell,
-    ..Probe::new("memfd.seals.allowed", |cx| cx.expect_eq("seals", get_seals(sealable()?.as_raw_fd())?, 0))
+    ..Probe::new("memfd.seals.allowed", |cx| cx.expect_eq("seals", seals_of(sealable()?.as_raw_fd())?, 0))
 };
 
 const ADDED: Probe = Probe {
@@ -85,7 +84,7 @@ const ADDED: Probe = Probe {
         for seal in [F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE, F_SEAL_SEAL] {
             let fd = sealable()?;
             cx.expect_ok(|| add_seals(fd.as_raw_fd(), seal))?;
-            cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, seal)?;
+            cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, seal)?;
         }
         Ok(())
     })
@@ -103,7 +102,7 @@ const ADD_UNITES: Probe = Probe {
         for seal in [F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_SEAL] {
             cx.expect_ok(|| add_seals(fd.as_raw_fd(), seal))?;
             all |= seal;
-            cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, all)?;
+            cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, all)?;
         }
         Ok(())
     })
@@ -122,7 +121,7 @@ const ADD_AGAIN: Probe = Probe {
         for seal in [F_SEAL_WRITE, F_SEAL_SHRINK, seals] {
             cx.expect_ok(|| add_seals(fd.as_raw_fd(), seal))?;
         }
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, seals)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, seals)
     })
 };
 
@@ -136,7 +135,7 @@ const ADD_NOTHING: Probe = Probe {
         let fd = sealable()?;
         add_seals(fd.as_raw_fd(), F_SEAL_SHRINK)?;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), 0))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SHRINK)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SHRINK)
     })
 };
 
@@ -151,7 +150,7 @@ const UNKNOWN: Probe = Probe {
         for seal in [1 << 16, 1 << 30, i32::MIN, -1] {
             cx.expect_errno(EINVAL, || add_seals(fd.as_raw_fd(), seal))?;
         }
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)
     })
 };
 
@@ -166,7 +165,7 @@ const WIDE: Probe = Probe {
         let fd = sealable()?;
         cx.expect_ok(|| sys::add_seals_wide(fd.as_raw_fd(), i64::from(F_SEAL_SHRINK)))?;
         let wide = sys::add_seals_wide(fd.as_raw_fd(), 1 << 35 | i64::from(F_SEAL_GROW));
-        let got = (wide.map_or_else(|e| e.name(), |()| "success"), get_seals(fd.as_raw_fd())?);
+        let got = (wide.map_or_else(|e| e.name(), |()| "success"), seals_of(fd.as_raw_fd())?);
         let allowed = [("EINVAL", F_SEAL_SHRINK), ("success", F_SEAL_SHRINK | F_SEAL_GROW)];
         cx.expect("result and seals", allowed.contains(&got), format!("one of {allowed:?}"), got)
     })
@@ -181,7 +180,7 @@ const UNKNOWN_WITH_KNOWN: Probe = Probe {
     ..Probe::new("memfd.seals.all-or-none", |cx| {
         let fd = size(sealable()?, 16)?;
         cx.expect_errno(EINVAL, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE | F_SEAL_SHRINK | 1 << 20))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)?;
         cx.expect_ok(|| sys::pwrite(fd.as_raw_fd(), b"x", 0))?;
         cx.expect_ok(|| sys::ftruncate(fd.as_raw_fd(), 0))
     })
@@ -200,7 +199,7 @@ const SEAL_SEAL: Probe = Probe {
         for seal in [F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_SEAL, 0] {
             cx.expect_errno(EPERM, || add_seals(fd.as_raw_fd(), seal))?;
         }
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SHRINK | F_SEAL_SEAL)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SHRINK | F_SEAL_SEAL)
     })
 };
 
@@ -214,7 +213,7 @@ const SEAL_SEAL_WITH_OTHERS: Probe = Probe {
         let fd = sealable()?;
         let all = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
         cx.expect_ok(|| add_seals(fd.as_raw_fd(), all))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, all)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, all)?;
         cx.expect_errno(EPERM, || sys::ftruncate(fd.as_raw_fd(), 1))
     })
 };
@@ -245,7 +244,7 @@ const READER_ADDS: Probe = Probe {
         let fd = sealable()?;
         let reader = reopen(&fd, O_RDONLY)?;
         cx.expect_errno(EPERM, || add_seals(reader.as_raw_fd(), F_SEAL_WRITE))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, 0)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, 0)?;
         let writer = reopen(&fd, O_RDWR)?;
         cx.expect_ok(|| add_seals(writer.as_raw_fd(), F_SEAL_WRITE))
     })
@@ -261,7 +260,7 @@ const READER_GETS: Probe = Probe {
         let fd = sealable()?;
         let reader = reopen(&fd, O_RDONLY)?;
         add_seals(fd.as_raw_fd(), F_SEAL_WRITE | F_SEAL_SHRINK)?;
-        cx.expect_eq("seals", cx.expect_ok(|| get_seals(reader.as_raw_fd()))?, F_SEAL_WRITE | F_SEAL_SHRINK)
+        cx.expect_eq("seals", cx.expect_ok(|| seals_of(reader.as_raw_fd()))?, F_SEAL_WRITE | F_SEAL_SHRINK)
     })
 };
 
@@ -274,11 +273,11 @@ const OTHER_FILES: Probe = Probe {
         let (_reading, pipe) = sys::pipe()?;
         let (socket, _other) = std::os::unix::net::UnixDatagram::pair()?;
         for fd in [pipe.as_raw_fd(), socket.as_raw_fd()] {
-            cx.expect_errno(EINVAL, || get_seals(fd))?;
+            cx.expect_errno(EINVAL, || seals_of(fd))?;
             cx.expect_errno(EINVAL, || add_seals(fd, F_SEAL_SHRINK))?;
         }
         let proc = sys::open("/proc/self/status", O_RDONLY | libc::O_CLOEXEC, 0)?;
-        cx.expect_errno(EINVAL, || get_seals(proc.as_raw_fd()))
+        cx.expect_errno(EINVAL, || seals_of(proc.as_raw_fd()))
     })
 };
 
@@ -288,7 +287,7 @@ const CLOSED: Probe = Probe {
     spec: &[man("fcntl(2)", "EBADF")],
     isolate: Isolate::Cell,
     ..Probe::new("memfd.seals.closed", |cx| {
-        cx.expect_errno(EBADF, || get_seals(-1))?;
+        cx.expect_errno(EBADF, || seals_of(-1))?;
         cx.expect_errno(EBADF, || add_seals(-1, F_SEAL_SHRINK))
     })
 };
@@ -303,7 +302,7 @@ const DUPLICATE: Probe = Probe {
         let fd = sealable()?;
         let copy = fd.try_clone()?;
         add_seals(copy.as_raw_fd(), F_SEAL_GROW)?;
-        cx.expect_eq("seals of the first", get_seals(fd.as_raw_fd())?, F_SEAL_GROW)?;
+        cx.expect_eq("seals of the first", seals_of(fd.as_raw_fd())?, F_SEAL_GROW)?;
         cx.expect_errno(EPERM, || sys::ftruncate(fd.as_raw_fd(), 1))
     })
 };
@@ -317,7 +316,7 @@ const FORK: Probe = Probe {
     ..Probe::new("memfd.seals.fork", |cx| {
         let fd = size(sealable()?, 8)?;
         cx.elsewhere(|_| Ok(add_seals(fd.as_raw_fd(), F_SEAL_WRITE | F_SEAL_SHRINK)?))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_WRITE | F_SEAL_SHRINK)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_WRITE | F_SEAL_SHRINK)?;
         cx.expect_errno(EPERM, || sys::pwrite(fd.as_raw_fd(), b"x", 0))
     })
 };
@@ -334,7 +333,7 @@ const REOPENED: Probe = Probe {
         add_seals(fd.as_raw_fd(), F_SEAL_WRITE | F_SEAL_GROW)?;
         let later = reopen(&fd, O_RDWR)?;
         for other in [earlier.as_raw_fd(), later.as_raw_fd()] {
-            cx.expect_eq("seals", get_seals(other)?, F_SEAL_WRITE | F_SEAL_GROW)?;
+            cx.expect_eq("seals", seals_of(other)?, F_SEAL_WRITE | F_SEAL_GROW)?;
             cx.expect_errno(EPERM, || sys::pwrite(other, b"x", 0))?;
             cx.expect_errno(EPERM, || sys::ftruncate(other, 9))?;
         }
@@ -352,7 +351,7 @@ const OWNER_ADDS: Probe = Probe {
     ..Probe::new("memfd.seals.other-user-adds", |cx| {
         let fd = sealable()?;
         cx.as_user(65534, 65534, |cx| cx.expect_ok(|| add_seals(fd.as_raw_fd(), F_SEAL_SHRINK)))?;
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SHRINK)
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SHRINK)
     })
 };
 
@@ -363,7 +362,7 @@ const NAMED_OBJECT: Probe = Probe {
     needs: &[Need::DevShm],
     ..Probe::new("memfd.seals.shm-open", |cx| {
         let held = cx.object(8)?;
-        cx.expect_eq("seals", get_seals(held.raw())?, F_SEAL_SEAL)?;
+        cx.expect_eq("seals", seals_of(held.raw())?, F_SEAL_SEAL)?;
         for seal in [F_SEAL_WRITE, F_SEAL_SHRINK, F_SEAL_SEAL] {
             cx.expect_errno(EPERM, || add_seals(held.raw(), seal))?;
         }
@@ -384,7 +383,7 @@ const UNNAMED_FILE: Probe = Probe {
             }
             opened => opened?,
         };
-        cx.expect_eq("seals", get_seals(fd.as_raw_fd())?, F_SEAL_SEAL)?;
+        cx.expect_eq("seals", seals_of(fd.as_raw_fd())?, F_SEAL_SEAL)?;
         cx.expect_errno(EPERM, || add_seals(fd.as_raw_fd(), F_SEAL_WRITE))
     })
 };

@@ -48,7 +48,7 @@ pub(crate) fn asked_after_exec(cx: &mut Context, fd: i32) -> Result<Exit, Stop> 
     let Some(elf) = Tiny::AskDescriptor(fd).elf() else {
         return Err(Stop::skip("tiny-program", std::env::consts::ARCH));
     };
-    let program = sys::memfd_create("program", sys::MFD_CLOEXEC)?;
+    let program = sys::memfd_create("program", sys::MFD_CLOEXEC | crate::memfd::executable()?)?;
     sys::pwrite(program.as_raw_fd(), &elf, 0)?;
     let peer = cx.fork::<()>(|_| {
         let refused = sys::fexecve(program.as_raw_fd());

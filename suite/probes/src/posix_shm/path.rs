@@ -192,7 +192,7 @@ fn running_program(cx: &mut Context) -> Outcome {
     let Some(elf) = Tiny::Sleep.elf() else {
         return Err(Stop::skip("tiny-program", std::env::consts::ARCH));
     };
-    let writable = sys::memfd_create("program", sys::MFD_CLOEXEC)?;
+    let writable = sys::memfd_create("program", sys::MFD_CLOEXEC | crate::memfd::executable()?)?;
     sys::pwrite(writable.as_raw_fd(), &elf, 0)?;
     let program = sys::open(&format!("/proc/self/fd/{}", writable.as_raw_fd()), O_RDONLY | O_CLOEXEC, 0)?;
     let path = format!("/proc/self/fd/{}", program.as_raw_fd());
