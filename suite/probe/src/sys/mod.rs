@@ -13,9 +13,13 @@ pub mod raw;
 pub mod sem;
 pub mod shm;
 pub mod sync;
+pub mod tmpfs;
+pub mod trace;
 
 pub use fs::*;
+pub use memfd::*;
 pub use mman::*;
+pub use posix::*;
 pub use process::*;
 pub use shm::*;
 
