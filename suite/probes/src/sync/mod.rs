@@ -1,5 +1,9 @@
 //! Chapter 5: synchronisation in shared memory.
 
+mod memory;
+mod places;
+mod tools;
+
 use shmcheck_probe::Chapter;
 
 /// The chapter.
@@ -8,6 +12,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "sync",
     title: "Synchronisation in shared memory",
     intro: "",
-    files: &[],
+    files: &[places::PROBES],
     excluded: &[],
 };
