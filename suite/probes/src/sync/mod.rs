@@ -1,5 +1,8 @@
 //! Chapter 5: synchronisation in shared memory.
 
+mod futex_op;
+mod futex_wait;
+mod futex_wake;
 mod memory;
 mod places;
 mod tools;
@@ -12,6 +15,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "sync",
     title: "Synchronisation in shared memory",
     intro: "",
-    files: &[places::PROBES],
+    files: &[places::PROBES, futex_wait::PROBES, futex_wake::PROBES, futex_op::PROBES],
     excluded: &[],
 };

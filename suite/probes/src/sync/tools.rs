@@ -54,6 +54,16 @@ pub(super) fn asleep(cx: &Context, peer: Peer<Said>) -> Result<Peer<Said>, Stop>
     }
 }
 
+/// Waits until the peer has taken the signal and sleeps in its call again.
+pub(super) fn asleep_again(cx: &Context, peer: Peer<Said>) -> Result<Peer<Said>, Stop> {
+    cx.until("the signal is taken", || {
+        let status = procfs::read(&format!("/proc/{}/status", peer.pid()))?;
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        Ok(pending.is_some_and(|mask| mask.trim().bytes().all(|digit| digit == b'0')))
+    })?;
+    asleep(cx, peer)
+}
+
 /// Whether the peer still sleeps.
 pub(super) fn still_asleep(cx: &Context, what: &str, peer: &Peer<Said>) -> Outcome {
     // A waiter that was woken by mistake may have run already or be about to: only a sleeper has this state.

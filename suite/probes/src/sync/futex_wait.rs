@@ -1,0 +1,443 @@
+//! futex(2): FUTEX_WAIT and FUTEX_WAIT_BITSET between address spaces, time limits, signals, refusals.
+
+use super::tools::{LOST, SHORT, Said, asleep, asleep_again, bad_nanos, expect_said, expect_soon, said, sleeper, wait_for_wake};
+use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EFAULT, EINTR, EINVAL, ENOSYS, ETIMEDOUT};
+use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
+use shmcheck_probe::sys;
+use shmcheck_probe::{Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, kernel, man};
+use std::sync::atomic::Ordering::SeqCst;
+
+/// The probes of this file.
+pub const PROBES: &[&Probe] = &[
+    &DIFFERS_EAGAIN,
+    &SLEEPS_WHILE_EQUAL,
+    &TIMEOUT_RELATIVE,
+    &TIMEOUT_ABSOLUTE,
+    &TIMEOUT_REALTIME,
+    &TIMEOUT_PAST,
+    &NANOS_EINVAL,
+    &NEGATIVE_EINVAL,
+    &UNALIGNED_EINVAL,
+    &MASK_EINVAL,
+    &UNMAPPED_EFAULT,
+    &UNREADABLE_EFAULT,
+    &TIMEOUT_EFAULT,
+    &HANDLER_EINTR,
+    &HANDLER_RESTART,
+    &STOP_CONTINUES,
+    &READ_ONLY,
+    &UNTOUCHED_PAGE,
+    &TRUNCATED_EFAULT,
+    &UNKNOWN_ENOSYS,
+    &FD_ENOSYS,
+    &REALTIME_ENOSYS,
+];
+
+/// A probe of this file: pure memory, no namespace.
+#[track_caller]
+const fn probe(id: &'static str, title: &'static str, why: &'static str, run: fn(&mut Context) -> Outcome) -> Probe {
+    Probe { title, why, calls: &[Sys::Futex], isolate: Isolate::Cell, ..Probe::new(id, run) }
+}
+
+fn page() -> sys::Result<Map> {
+    Map::shared_anonymous(sys::page_size())
+}
+
+const DIFFERS_EAGAIN: Probe = Probe {
+    spec: &[man("futex(2)", "EAGAIN"), man("futex(2)", "EWOULDBLOCK")],
+    ..probe(
+        "sync.futex.wait.differs-eagain",
+        "FUTEX_WAIT does not sleep when another process changed the word",
+        "the check and the sleep are one step: without it every lock can sleep through the unlock that it waits for",
+        differs_eagain,
+    )
+};
+fn differs_eagain(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
+    cx.elsewhere(|_| Ok(map.atomic(0).store(1, SeqCst)))?;
+    cx.expect_errno(EAGAIN, || futex::wait(map.address(), 0, LOST))?;
+    cx.expect_errno(EAGAIN, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, None, 0, MATCH_ANY))?;
+    cx.expect_eq("the word", map.atomic(0).load(SeqCst), 1)
+}
+
+const SLEEPS_WHILE_EQUAL: Probe = Probe {
+    spec: &[man("futex(2)", "FUTEX_WAIT")],
+    ..probe(
+        "sync.futex.wait.store-does-not-wake",
+        "a waiter sleeps until it is woken, not until the word changes",
+        "lock code stores first and wakes then; a kernel that polls the word instead would burn a core per waiter",
+        sleeps_while_equal,
+    )
+};
+fn sleeps_while_equal(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
+    map.atomic(0).store(7, SeqCst);
+    super::tools::still_asleep(cx, "the waiter after a plain store", &peer)?;
+    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
+}
+
+/// A wait that nobody ends gives ETIMEDOUT, and not before the limit.
+fn not_early(cx: &Context, op: i32, clock: i32, absolute: bool) -> Outcome {
+    let map = page()?;
+    let end = futex::after(clock, SHORT);
+    let limit = if absolute { end } else { futex::span(SHORT) };
+    cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), op, 0, Some(&limit), 0, MATCH_ANY))?;
+    cx.expect("the time on return", futex::reached(clock, &end), "the limit or later", sys::clock(clock))
+}
+
+const TIMEOUT_RELATIVE: Probe = Probe {
+    spec: &[man("futex(2)", "ETIMEDOUT")],
+    ..probe(
+        "sync.futex.wait.timeout-relative",
+        "FUTEX_WAIT gives ETIMEDOUT no earlier than its relative limit",
+        "Go's and Java's parking use it; early returns turn an idle server into a busy one",
+        |cx| not_early(cx, FUTEX_WAIT, CLOCK_MONOTONIC, false),
+    )
+};
+const TIMEOUT_ABSOLUTE: Probe = Probe {
+    spec: &[man("futex(2)", "FUTEX_WAIT_BITSET")],
+    ..probe(
+        "sync.futex.wait.timeout-absolute",
+        "FUTEX_WAIT_BITSET's limit is an absolute time of CLOCK_MONOTONIC",
+        "every timed wait of the C library counts on it; a limit taken as relative never ends on a machine that is up for long",
+        |cx| not_early(cx, FUTEX_WAIT_BITSET, CLOCK_MONOTONIC, true),
+    )
+};
+const TIMEOUT_REALTIME: Probe = Probe {
+    spec: &[man("futex(2)", "FUTEX_CLOCK_REALTIME")],
+    ..probe(
+        "sync.futex.wait.timeout-realtime",
+        "with FUTEX_CLOCK_REALTIME the limit is a time on the wall clock",
+        "sem_timedwait and pthread_mutex_timedlock pass wall-clock times; measured by the wrong clock they wait for decades",
+        |cx| not_early(cx, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, CLOCK_REALTIME, true),
+    )
+};
+
+const TIMEOUT_PAST: Probe = Probe {
+    spec: &[man("futex(2)", "ETIMEDOUT")],
+    ..probe(
+        "sync.futex.wait.timeout-past",
+        "a limit in the past gives ETIMEDOUT although the word is as expected",
+        "polling with a limit of now is how timers are checked; an endless sleep there stops the event loop",
+        timeout_past,
+    )
+};
+fn timeout_past(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let past = libc::timespec { tv_sec: 0, tv_nsec: 1 };
+    cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&past), 0, MATCH_ANY))?;
+    cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, std::time::Duration::ZERO))?;
+    cx.expect_errno(EAGAIN, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 1, Some(&past), 0, MATCH_ANY))
+}
+
+/// The operations that take a time limit refuse one that is none.
+fn bad_limit(cx: &Context, limit: libc::timespec) -> Outcome {
+    let map = page()?;
+    cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
+    for op in [FUTEX_WAIT, FUTEX_WAIT_BITSET, futex::FUTEX_LOCK_PI, futex::FUTEX_WAIT_REQUEUE_PI] {
+        let second = map.address() + 64;
+        cx.expect_errno(EINVAL, || futex::timed(map.address(), op, 0, Some(&limit), second, MATCH_ANY))?;
+        cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)?;
+    }
+    Ok(())
+}
+
+const NANOS_EINVAL: Probe = Probe {
+    spec: &[man("futex(2)", "EINVAL")],
+    ..probe(
+        "sync.futex.wait.nanos-einval",
+        "a limit of a thousand million nanoseconds is refused: EINVAL",
+        "arithmetic that forgets to carry makes such limits; accepted, they end a second late or never",
+        |cx| bad_limit(cx, bad_nanos(1_000_000_000)),
+    )
+};
+const NEGATIVE_EINVAL: Probe = Probe {
+    spec: &[man("futex(2)", "EINVAL")],
+    ..probe(
+        "sync.futex.wait.negative-einval",
+        "a limit of negative seconds is refused: EINVAL",
+        "a deadline that has passed becomes a negative rest; taken as unsigned it would be an endless wait",
+        |cx| bad_limit(cx, libc::timespec { tv_sec: -1, tv_nsec: 0 }),
+    )
+};
+
+const UNALIGNED_EINVAL: Probe = Probe {
+    spec: &[man("futex(2)", "EINVAL")],
+    ..probe(
+        "sync.futex.address.unaligned-einval",
+        "a word that is not aligned to four bytes is refused: EINVAL",
+        "a packed structure puts a lock across two cache lines or pages, where no atomic access is possible",
+        unaligned_einval,
+    )
+};
+fn unaligned_einval(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let bad = map.address() + 2;
+    for op in [FUTEX_WAIT, futex::FUTEX_WAKE, futex::FUTEX_LOCK_PI, futex::FUTEX_TRYLOCK_PI] {
+        cx.expect_errno(EINVAL, || futex::timed(bad, op, 0, Some(&futex::span(SHORT)), 0, 0))?;
+    }
+    for op in [futex::FUTEX_REQUEUE, futex::FUTEX_CMP_REQUEUE, futex::FUTEX_WAKE_OP] {
+        cx.expect_errno(EINVAL, || futex::op(map.address(), op, 1, 1, bad, 0))?;
+        cx.expect_errno(EINVAL, || futex::op(bad, op, 1, 1, map.address(), 0))?;
+    }
+    cx.expect_eq("the memory", map.read_all(0, 8), vec![0; 8])
+}
+
+const MASK_EINVAL: Probe = Probe {
+    spec: &[man("futex(2)", "EINVAL")],
+    ..probe(
+        "sync.futex.bitset.empty-mask-einval",
+        "a mask of no bits is refused by wait and wake: EINVAL",
+        "a waiter with an empty mask could never be woken; a lock that computes masks must hear of it at once",
+        mask_einval,
+    )
+};
+fn mask_einval(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let soon = futex::after(CLOCK_MONOTONIC, SHORT);
+    cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&soon), 0, 1))?;
+    cx.expect_errno(EINVAL, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&soon), 0, 0))?;
+    cx.expect_eq("woken with a mask", futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 1)?, 0)?;
+    cx.expect_errno(EINVAL, || futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 0))
+}
+
+const UNMAPPED_EFAULT: Probe = Probe {
+    spec: &[man("futex(2)", "EFAULT")],
+    ..probe(
+        "sync.futex.address.unmapped-efault",
+        "a word in unmapped memory is refused: EFAULT",
+        "a process that detached the segment and still unlocks in it must get an error, not a wake-up of strangers",
+        unmapped_efault,
+    )
+};
+fn unmapped_efault(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let gone = futex::unmapped()?;
+    let limit = futex::span(SHORT);
+    for op in [FUTEX_WAIT, futex::FUTEX_LOCK_PI, futex::FUTEX_TRYLOCK_PI] {
+        cx.expect_errno(EFAULT, || futex::timed(gone, op, 0, Some(&limit), 0, 0))?;
+    }
+    cx.expect_errno(EFAULT, || futex::wake(gone, 1))?;
+    cx.expect_errno(EFAULT, || futex::op(gone, futex::FUTEX_UNLOCK_PI, 0, 0, 0, 0))?;
+    for op in [futex::FUTEX_REQUEUE, futex::FUTEX_CMP_REQUEUE, futex::FUTEX_WAKE_OP] {
+        cx.expect_errno(EFAULT, || futex::op(map.address(), op, 1, 1, gone, 0))?;
+        cx.expect_errno(EFAULT, || futex::op(gone, op, 1, 1, map.address(), 0))?;
+    }
+    // The half of the address space that is the kernel's: rejected before anything is looked up.
+    cx.expect_errno(EFAULT, || futex::wake(1 << 63, 1))
+}
+
+const UNREADABLE_EFAULT: Probe = Probe {
+    spec: &[man("futex(2)", "EFAULT"), kernel("kernel/futex/core.c", "get_futex_key")],
+    varies: "the page names EACCES for memory that cannot be read; the kernel has never returned it",
+    ..probe(
+        "sync.futex.address.unreadable-efault",
+        "a word in memory without read access is refused: EFAULT",
+        "guard pages between shared structures must stop a stray lock, and the error tells which",
+        unreadable_efault,
+    )
+};
+fn unreadable_efault(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 0)?;
+    sys::mprotect(map.address(), map.len(), libc::PROT_NONE)?;
+    cx.expect_errno(EFAULT, || futex::wait(map.address(), 0, SHORT))?;
+    cx.expect_errno(EFAULT, || futex::wake(map.address(), 1))
+}
+
+const TIMEOUT_EFAULT: Probe = Probe {
+    spec: &[man("futex(2)", "EFAULT")],
+    ..probe(
+        "sync.futex.wait.timeout-efault",
+        "a limit at an unmapped address is refused: EFAULT",
+        "an error here is a bug report; a wait without limit instead is a hang that nobody can explain",
+        timeout_efault,
+    )
+};
+fn timeout_efault(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let gone = futex::unmapped()?;
+    for op in [FUTEX_WAIT, FUTEX_WAIT_BITSET, futex::FUTEX_LOCK_PI] {
+        cx.expect_errno(EFAULT, || futex::op(map.address(), op, 0, gone, 0, MATCH_ANY))?;
+    }
+    cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)
+}
+
+/// A peer with a handler that sleeps on the first word.
+fn with_handler(cx: &mut Context, map: &Map, flags: i32, wait: fn(usize) -> Said) -> Result<Peer<Said>, Stop> {
+    let peer = cx.fork(|_| {
+        futex::catch_signal(flags)?;
+        Ok(wait(map.address()))
+    })?;
+    asleep(cx, peer)
+}
+/// Waits without limit: the only form that a handler with SA_RESTART does not end.
+fn wait_for_ever(address: usize) -> Said {
+    said(futex::timed(address, FUTEX_WAIT, 0, None, 0, 0))
+}
+
+const HANDLER_EINTR: Probe = Probe {
+    spec: &[man("futex(2)", "EINTR")],
+    ..probe(
+        "sync.futex.wait.handler-eintr",
+        "a signal handler ends FUTEX_WAIT with EINTR",
+        "a server that waits for work must come back to see that SIGTERM asked it to stop",
+        handler_eintr,
+    )
+};
+fn handler_eintr(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    for wait in [wait_for_ever, |address| wait_for_wake(address, 0)] {
+        let peer = with_handler(cx, &map, 0, wait)?;
+        peer.signal(futex::SIGNAL)?;
+        expect_said("FUTEX_WAIT", &peer.join()?, &Err(EINTR))?;
+    }
+    cx.expect_eq("waiters left", futex::wake(map.address(), 1)?, 0)
+}
+
+const HANDLER_RESTART: Probe = Probe {
+    spec: &[man("signal(7)", "SA_RESTART")],
+    ..probe(
+        "sync.futex.wait.handler-restart",
+        "with SA_RESTART a handler does not end FUTEX_WAIT",
+        "profilers send signals a hundred times a second; a lock that fails at each would break every program under perf",
+        handler_restart,
+    )
+};
+fn handler_restart(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let peer = with_handler(cx, &map, libc::SA_RESTART, wait_for_ever)?;
+    peer.signal(futex::SIGNAL)?;
+    let peer = asleep_again(cx, peer)?;
+    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
+}
+
+const STOP_CONTINUES: Probe = Probe {
+    spec: &[man("signal(7)", "Interruption of system calls and library functions by stop signals")],
+    ..probe(
+        "sync.futex.wait.stop-continues",
+        "a waiter that is stopped and continued goes on waiting",
+        "debuggers and cgroup freezers stop whole services; a wait that ends by it looks like a wake-up that nobody sent",
+        stop_continues,
+    )
+};
+fn stop_continues(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
+    peer.signal(libc::SIGSTOP)?;
+    cx.until("the waiter is stopped", || Ok(shmcheck_probe::procfs::state(peer.pid()) == Some('T')))?;
+    peer.signal(libc::SIGCONT)?;
+    expect_soon("FUTEX_WAKE", "finds the waiter again", || Ok(futex::wake(map.address(), 1)? == 1))?;
+    expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
+}
+
+const READ_ONLY: Probe = Probe {
+    spec: &[kernel("kernel/futex/core.c", "commit 9ea71503a8ed, read-only shared mappings")],
+    ..probe(
+        "sync.futex.wait.read-only-mapping",
+        "a process with a read-only mapping can wait and be woken",
+        "readers of a published table map it read-only and sleep on its version word; Linux 2.6.32 to 3.1 refused that",
+        read_only,
+    )
+};
+fn read_only(cx: &mut Context) -> Outcome {
+    let fd = nix::sys::memfd::memfd_create(c"shmcheck", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    sys::ftruncate(std::os::fd::AsRawFd::as_raw_fd(&fd), 4096)?;
+    let map = Map::shared(&fd, 4096)?;
+    let reader = Map::new(4096, libc::PROT_READ, libc::MAP_SHARED, std::os::fd::AsRawFd::as_raw_fd(&fd))?;
+    let peer = sleeper(cx, || wait_for_wake(reader.address(), 0))?;
+    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))?;
+    let writes = "FUTEX_LOCK_PI, which must write the word";
+    let refused = said(futex::timed(reader.address(), futex::FUTEX_LOCK_PI, 0, None, 0, 0));
+    expect_said(writes, &refused, &Err(EFAULT))
+}
+
+const UNTOUCHED_PAGE: Probe = Probe {
+    spec: &[man("futex(2)", "FUTEX_WAIT")],
+    ..probe(
+        "sync.futex.wait.untouched-page",
+        "a word in a page that nobody touched yet reads as zero and can be waited on",
+        "segments are huge and lazy: the first process to wait must not fail because no page is there yet",
+        untouched_page,
+    )
+};
+fn untouched_page(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
+    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
+}
+
+const TRUNCATED_EFAULT: Probe = Probe {
+    spec: &[man("futex(2)", "EFAULT"), man("mmap(2)", "SIGBUS")],
+    ..probe(
+        "sync.futex.address.truncated-efault",
+        "a word beyond the end of a truncated object is refused: EFAULT",
+        "an object that was recreated smaller kills by SIGBUS on access; the lock call must return instead",
+        truncated_efault,
+    )
+};
+fn truncated_efault(cx: &mut Context) -> Outcome {
+    let fd = nix::sys::memfd::memfd_create(c"shmcheck", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
+    sys::ftruncate(std::os::fd::AsRawFd::as_raw_fd(&fd), 4096)?;
+    let map = Map::shared(&fd, 4096)?;
+    cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
+    sys::ftruncate(std::os::fd::AsRawFd::as_raw_fd(&fd), 0)?;
+    cx.expect_errno(EFAULT, || futex::wait(map.address(), 0, SHORT))?;
+    cx.expect_errno(EFAULT, || futex::wake(map.address(), 1))
+}
+
+const UNKNOWN_ENOSYS: Probe = Probe {
+    spec: &[man("futex(2)", "ENOSYS")],
+    ..probe(
+        "sync.futex.op.unknown-enosys",
+        "an operation that does not exist is refused: ENOSYS",
+        "the C library tries new operations and falls back on this errno; any other stops the fallback",
+        unknown_enosys,
+    )
+};
+fn unknown_enosys(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    for op in [14, 99, 127] {
+        cx.expect_errno(ENOSYS, || futex::op(map.address(), op, 0, 0, 0, 0))?;
+    }
+    Ok(())
+}
+
+const FD_ENOSYS: Probe = Probe {
+    spec: &[man("futex(2)", "FUTEX_FD"), man("futex(2)", "ENOSYS")],
+    ..probe(
+        "sync.futex.op.fd-enosys",
+        "FUTEX_FD is gone since Linux 2.6.26: ENOSYS",
+        "it was removed because it was racy; an emulation that still offers it invites code that loses wake-ups",
+        |cx| {
+            let map = page()?;
+            cx.expect_errno(ENOSYS, || futex::op(map.address(), futex::FUTEX_FD, 0, 0, 0, 0))
+        },
+    )
+};
+
+const REALTIME_ENOSYS: Probe = Probe {
+    spec: &[man("futex(2)", "ENOSYS")],
+    ..probe(
+        "sync.futex.op.realtime-enosys",
+        "FUTEX_CLOCK_REALTIME with an operation without time limit: ENOSYS",
+        "glibc finds out by it what the kernel can; a flag that is ignored would make time limits mean another clock",
+        realtime_enosys,
+    )
+};
+fn realtime_enosys(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let limit = futex::after(CLOCK_REALTIME, SHORT);
+    let known = FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME;
+    cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), known, 0, Some(&limit), 0, MATCH_ANY))?;
+    for op in [futex::FUTEX_WAKE, futex::FUTEX_WAKE_BITSET, futex::FUTEX_REQUEUE, futex::FUTEX_LOCK_PI] {
+        cx.expect_errno(ENOSYS, || futex::op(map.address(), op | FUTEX_CLOCK_REALTIME, 0, 0, 0, MATCH_ANY))?;
+    }
+    cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)
+}
