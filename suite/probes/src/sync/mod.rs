@@ -1,10 +1,12 @@
 //! Chapter 5: synchronisation in shared memory.
 
 mod futex_op;
+mod futex_pi;
 mod futex_wait;
 mod futex_wake;
 mod memory;
 mod places;
+mod requeue_pi;
 mod tools;
 
 use shmcheck_probe::Chapter;
@@ -15,6 +17,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "sync",
     title: "Synchronisation in shared memory",
     intro: "",
-    files: &[places::PROBES, futex_wait::PROBES, futex_wake::PROBES, futex_op::PROBES],
+    files: &[places::PROBES, futex_wait::PROBES, futex_wake::PROBES, futex_op::PROBES, futex_pi::PROBES, requeue_pi::PROBES],
     excluded: &[],
 };
