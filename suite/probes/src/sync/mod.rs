@@ -7,7 +7,9 @@ mod futex_wake;
 mod memory;
 mod places;
 mod requeue_pi;
+mod robust_list;
 mod tools;
+mod waitv;
 
 use shmcheck_probe::Chapter;
 
@@ -17,6 +19,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "sync",
     title: "Synchronisation in shared memory",
     intro: "",
-    files: &[places::PROBES, futex_wait::PROBES, futex_wake::PROBES, futex_op::PROBES, futex_pi::PROBES, requeue_pi::PROBES],
+    files: &[places::PROBES, futex_wait::PROBES, futex_wake::PROBES, futex_op::PROBES, futex_pi::PROBES, requeue_pi::PROBES, waitv::PROBES, robust_list::PROBES],
     excluded: &[],
 };
