@@ -90,6 +90,14 @@ impl Shared {
         Ok(Self { map: Map::shared(&fd, size)?, source: Source::Fd(fd) })
     }
 
+    /// The segment's identifier, where it is one.
+    pub(super) fn segment_id(&self) -> Option<i32> {
+        match &self.source {
+            Source::Segment(segment) => Some(segment.id),
+            _ => None,
+        }
+    }
+
     /// The same memory mapped once more, at another address: two programs never agree on one.
     pub(super) fn again(&self) -> Result<Map, Stop> {
         match &self.source {

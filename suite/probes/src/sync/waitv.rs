@@ -340,7 +340,7 @@ const WAIT2_DIFFERS: Probe = futex2(
     "sync.futex2.wait.differs-eagain",
     "futex_wait does not sleep when the word differs: EAGAIN",
     "check and sleep are one step, as with the old call",
-    |cx| {
+    |_| {
         let map = page()?;
         map.atomic(0).store(1, SeqCst);
         expect_said("futex_wait", &wait2(map.address(), 1), &Err(EAGAIN))
