@@ -38,10 +38,7 @@ const fn word(address: usize) -> c_long {
 
 /// A span as a `timespec`.
 pub fn span(time: Duration) -> timespec {
-    timespec {
-        tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: time.subsec_nanos().into(),
-    }
+    timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: time.subsec_nanos().into() }
 }
 
 /// The time on `clock` after `ahead` from now, for absolute time limits.

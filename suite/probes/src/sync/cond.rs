@@ -85,21 +85,24 @@ impl Pair {
     }
 }
 
-const SIGNAL_ONE: Probe = probe(
-    "sync.cond.signal.at-least-one",
-    "each pthread_cond_signal lets a waiting process pass, until none is left",
-    "a work queue signals once per job: with one process asleep too many a job waits for the next",
-    &[posix("pthread_cond_signal")],
-    |cx| {
-        let pair = Pair::new(MutexKind::NORMAL, CLOCK_REALTIME)?;
-        let peers = pair.waiters(cx, 3)?;
-        for wanted in 1..=3 {
-            cx.expect_ok(|| pair.cond().signal())?;
-            super::tools::expect_soon("pthread_cond_signal", "one more process passes", || Ok(pair.passed() >= wanted))?;
-        }
-        peers.into_iter().try_for_each(|peer| expect_said("the wait", &peer.join()?, &Ok(0)))
-    },
-);
+const SIGNAL_ONE: Probe =
+    probe(
+        "sync.cond.signal.at-least-one",
+        "each pthread_cond_signal lets a waiting process pass, until none is left",
+        "a work queue signals once per job: with one process asleep too many a job waits for the next",
+        &[posix("pthread_cond_signal")],
+        |cx| {
+            let pair = Pair::new(MutexKind::NORMAL, CLOCK_REALTIME)?;
+            let peers = pair.waiters(cx, 3)?;
+            for wanted in 1..=3 {
+                cx.expect_ok(|| pair.cond().signal())?;
+                super::tools::expect_soon("pthread_cond_signal", "one more process passes", || {
+                    Ok(pair.passed() >= wanted)
+                })?;
+            }
+            peers.into_iter().try_for_each(|peer| expect_said("the wait", &peer.join()?, &Ok(0)))
+        },
+    );
 const BROADCAST_ALL: Probe = probe(
     "sync.cond.broadcast.all",
     "pthread_cond_broadcast lets every waiting process pass",
@@ -260,9 +263,8 @@ const NOT_OWNER: Probe = probe(
         let pair = Pair::new(MutexKind::ERRORCHECK, CLOCK_REALTIME)?;
         cx.expect_ok(|| pair.mutex().lock())?;
         let limit = futex::after(CLOCK_REALTIME, LOST);
-        let answers: (Said, Said) = cx.elsewhere(|_| {
-            Ok((done(pair.cond().timed_wait(pair.mutex(), &limit)), done(pair.mutex().try_lock())))
-        })?;
+        let answers: (Said, Said) =
+            cx.elsewhere(|_| Ok((done(pair.cond().timed_wait(pair.mutex(), &limit)), done(pair.mutex().try_lock()))))?;
         expect_said("the wait elsewhere", &answers.0, &Err(EPERM))?;
         expect_said("trylock elsewhere", &answers.1, &Err(EBUSY))?;
         cx.expect_ok(|| pair.mutex().unlock())

@@ -8,7 +8,22 @@ use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
 pub const PROBES: &[&Probe] = &[
-    &SET, &ADD, &OR, &ANDN, &XOR, &SHIFT, &NEGATIVE, &EQ, &NE, &LT, &LE, &GT, &GE, &SIGNED, &BOTH_COUNTED, &UNKNOWN,
+    &SET,
+    &ADD,
+    &OR,
+    &ANDN,
+    &XOR,
+    &SHIFT,
+    &NEGATIVE,
+    &EQ,
+    &NE,
+    &LT,
+    &LE,
+    &GT,
+    &GE,
+    &SIGNED,
+    &BOTH_COUNTED,
+    &UNKNOWN,
     &READ_ONLY,
 ];
 
@@ -30,14 +45,7 @@ const WRITTEN: &[Clause] = &[man("futex(2)", "FUTEX_WAKE_OP")];
 
 #[track_caller]
 const fn probe(id: &'static str, title: &'static str, why: &'static str, run: fn(&mut Context) -> Outcome) -> Probe {
-    Probe {
-        title,
-        why,
-        spec: WRITTEN,
-        calls: &[Sys::Futex],
-        isolate: Isolate::Cell,
-        ..Probe::new(id, run)
-    }
+    Probe { title, why, spec: WRITTEN, calls: &[Sys::Futex], isolate: Isolate::Cell, ..Probe::new(id, run) }
 }
 
 /// Each row: operation, its argument, the word before, the word wanted.
@@ -47,7 +55,11 @@ fn operation(cx: &Context, rows: &[(u32, u32, u32, u32)]) -> Outcome {
         map.atomic(64).store(*before, SeqCst);
         let code = wake_op_code(*op, *argument, CMP_EQ, 0);
         futex::op(map.address(), FUTEX_WAKE_OP, 0, 0, map.address() + 64, code)?;
-        cx.expect_eq(&format!("{before:#x} after operation {op} with {argument:#x}"), map.atomic(64).load(SeqCst), *wanted)?;
+        cx.expect_eq(
+            &format!("{before:#x} after operation {op} with {argument:#x}"),
+            map.atomic(64).load(SeqCst),
+            *wanted,
+        )?;
         cx.expect_eq("the first word", map.atomic(0).load(SeqCst), 0)?;
     }
     Ok(())

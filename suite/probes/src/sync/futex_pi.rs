@@ -177,8 +177,7 @@ fn trylock_held(cx: &mut Context) -> Outcome {
     let held = cx.elsewhere(|_| Ok(said(try_lock(map.address()))))?;
     expect_said("FUTEX_TRYLOCK_PI", &held, &Err(EAGAIN))?;
     cx.expect_eq("the owner", map.atomic(0).load(SeqCst) & TID_MASK, futex::own_tid())?;
-    cx.expect_ok(|| unlock(map.address()))
-        .map(drop)
+    cx.expect_ok(|| unlock(map.address())).map(drop)
 }
 
 const OWN_EDEADLK: Probe = Probe {

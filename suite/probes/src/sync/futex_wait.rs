@@ -1,9 +1,11 @@
 //! futex(2): FUTEX_WAIT and FUTEX_WAIT_BITSET between address spaces, time limits, signals, refusals.
 
-use super::tools::{LOST, SHORT, Said, asleep, asleep_again, bad_nanos, expect_said, expect_soon, said, sleeper, wait_for_wake};
+use super::tools::{
+    LOST, SHORT, Said, asleep, asleep_again, bad_nanos, expect_said, expect_soon, said, sleeper, wait_for_wake,
+};
 use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EFAULT, EINTR, EINVAL, ENOSYS, ETIMEDOUT};
-use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
 use shmcheck_probe::sys;
+use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
 use shmcheck_probe::{Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, kernel, man};
 use std::sync::atomic::Ordering::SeqCst;
 

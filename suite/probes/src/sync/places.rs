@@ -56,14 +56,29 @@ const fn fix(memory: Memory) -> &'static str {
     }
 }
 
-const COUNTER_MUTEX: Claim = Claim { spec: &[posix("pthread_mutex_lock"), posix("pthread_mutexattr_setpshared"), man("pthread_mutexattr_getpshared(3)", "")], run: mutex };
+const COUNTER_MUTEX: Claim = Claim {
+    spec: &[
+        posix("pthread_mutex_lock"),
+        posix("pthread_mutexattr_setpshared"),
+        man("pthread_mutexattr_getpshared(3)", ""),
+    ],
+    run: mutex,
+};
 const COUNTER_INHERIT: Claim = Claim { spec: &[posix("pthread_mutexattr_setprotocol")], run: inherit };
-const COUNTER_RWLOCK: Claim = Claim { spec: &[posix("pthread_rwlock_wrlock"), posix("pthread_rwlockattr_setpshared")], run: rwlock };
-const COUNTER_SPIN: Claim = Claim { spec: &[man("pthread_spin_init(3)", "PTHREAD_PROCESS_SHARED"), posix("pthread_spin_lock")], run: spin };
-const COUNTER_SEM: Claim = Claim { spec: &[man("sem_init(3)", ""), man("sem_wait(3)", ""), posix("sem_init")], run: semaphore };
-const OWNER_DEAD: Claim = Claim { spec: &[man("pthread_mutexattr_setrobust(3)", "PTHREAD_MUTEX_ROBUST"), posix("pthread_mutex_lock")], run: owner_dead };
-const SIGNALS: Claim = Claim { spec: &[posix("pthread_cond_signal"), posix("pthread_condattr_setpshared")], run: signals };
-const MEETING: Claim = Claim { spec: &[posix("pthread_barrier_wait"), posix("pthread_barrierattr_setpshared")], run: meeting };
+const COUNTER_RWLOCK: Claim =
+    Claim { spec: &[posix("pthread_rwlock_wrlock"), posix("pthread_rwlockattr_setpshared")], run: rwlock };
+const COUNTER_SPIN: Claim =
+    Claim { spec: &[man("pthread_spin_init(3)", "PTHREAD_PROCESS_SHARED"), posix("pthread_spin_lock")], run: spin };
+const COUNTER_SEM: Claim =
+    Claim { spec: &[man("sem_init(3)", ""), man("sem_wait(3)", ""), posix("sem_init")], run: semaphore };
+const OWNER_DEAD: Claim = Claim {
+    spec: &[man("pthread_mutexattr_setrobust(3)", "PTHREAD_MUTEX_ROBUST"), posix("pthread_mutex_lock")],
+    run: owner_dead,
+};
+const SIGNALS: Claim =
+    Claim { spec: &[posix("pthread_cond_signal"), posix("pthread_condattr_setpshared")], run: signals };
+const MEETING: Claim =
+    Claim { spec: &[posix("pthread_barrier_wait"), posix("pthread_barrierattr_setpshared")], run: meeting };
 const WAKES: Claim = Claim { spec: &[man("futex(2)", "FUTEX_WAKE")], run: wakes };
 
 places! {

@@ -47,14 +47,7 @@ const fn probe(
     spec: &'static [Clause],
     run: fn(&mut Context) -> Outcome,
 ) -> Probe {
-    Probe {
-        title,
-        why,
-        spec,
-        calls: &[Sys::Futex, Sys::SetRobustList],
-        isolate: Isolate::Cell,
-        ..Probe::new(id, run)
-    }
+    Probe { title, why, spec, calls: &[Sys::Futex, Sys::SetRobustList], isolate: Isolate::Cell, ..Probe::new(id, run) }
 }
 
 const INHERIT: MutexKind = MutexKind { protocol: PRIO_INHERIT, ..MutexKind::ROBUST };

@@ -37,7 +37,8 @@ pub const PROBES: &[&Probe] = &[
 ];
 
 const ABI: &[Clause] = &[doc("Documentation/locking/robust-futex-ABI.rst", ""), man("get_robust_list(2)", "")];
-const WALK: &[Clause] = &[kernel("kernel/futex/core.c", "exit_robust_list"), doc("Documentation/locking/robust-futex-ABI.rst", "")];
+const WALK: &[Clause] =
+    &[kernel("kernel/futex/core.c", "exit_robust_list"), doc("Documentation/locking/robust-futex-ABI.rst", "")];
 
 #[track_caller]
 const fn probe(id: &'static str, title: &'static str, why: &'static str, run: fn(&mut Context) -> Outcome) -> Probe {
@@ -216,9 +217,8 @@ const GET_EPERM: Probe = Probe {
 fn get_eperm(cx: &mut Context) -> Outcome {
     let own = sys::getpid();
     cx.expect_ok(|| futex::get_robust_list(own))?;
-    let answer: Said = cx.as_user(65534, 65534, |_| {
-        Ok(futex::get_robust_list(own).map(|(head, _)| head as i64).map_err(|e| e.errno))
-    })?;
+    let answer: Said = cx
+        .as_user(65534, 65534, |_| Ok(futex::get_robust_list(own).map(|(head, _)| head as i64).map_err(|e| e.errno)))?;
     expect_said("get_robust_list as user 65534", &answer, &Err(EPERM))
 }
 
@@ -238,7 +238,11 @@ fn exit_marks(cx: &mut Context) -> Outcome {
 }
 
 /// A process that registered a list and lives until it is told or killed.
-fn holder(cx: &mut Context, list: &List, prepare: impl FnOnce(&List, u32)) -> Result<(Peer<()>, shmcheck_probe::Gate), Stop> {
+fn holder(
+    cx: &mut Context,
+    list: &List,
+    prepare: impl FnOnce(&List, u32),
+) -> Result<(Peer<()>, shmcheck_probe::Gate), Stop> {
     let (ready, go) = (cx.gate()?, cx.gate()?);
     let peer = cx.fork(|_| {
         prepare(list, futex::own_tid());
@@ -426,7 +430,10 @@ fn every_entry(cx: &mut Context) -> Outcome {
 }
 
 const LIMIT: Probe = Probe {
-    spec: &[kernel("include/uapi/linux/futex.h", "ROBUST_LIST_LIMIT"), kernel("kernel/futex/core.c", "exit_robust_list")],
+    spec: &[
+        kernel("include/uapi/linux/futex.h", "ROBUST_LIST_LIMIT"),
+        kernel("kernel/futex/core.c", "exit_robust_list"),
+    ],
     ..probe(
         "sync.robust-list.limit",
         "the kernel walks 2048 entries of a list and no more",

@@ -2,9 +2,7 @@
 
 use super::memory::Memory;
 use super::tools::{LOST, SHORT, Said, asleep, asleep_again, bad_nanos, done, expect_said, lost, sleeper};
-use libc::{
-    CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, EAGAIN, EINTR, EINVAL, EOVERFLOW, ETIMEDOUT,
-};
+use libc::{CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, EAGAIN, EINTR, EINVAL, EOVERFLOW, ETIMEDOUT};
 use shmcheck_probe::sys::again::{Again, exec_again, keep_on_exec};
 use shmcheck_probe::sys::futex;
 use shmcheck_probe::sys::sync::{SEM_VALUE_MAX, Sem};

@@ -1,6 +1,8 @@
 //! futex_waitv: one sleep on many words; and the futex2 calls futex_wait, futex_wake and futex_requeue.
 
-use super::tools::{LOST, SHORT, Said, asleep, bad_nanos, expect_said, expect_soon, said, sleeper, still_asleep, wait_for_wake};
+use super::tools::{
+    LOST, SHORT, Said, asleep, bad_nanos, expect_said, expect_soon, said, sleeper, still_asleep, wait_for_wake,
+};
 use libc::{CLOCK_MONOTONIC, CLOCK_PROCESS_CPUTIME_ID, CLOCK_REALTIME, EAGAIN, EFAULT, EINTR, EINVAL, ETIMEDOUT};
 use shmcheck_probe::sys::futex::{self, FUTEX_PRIVATE_FLAG, MATCH_ANY, SIZE_U32, WAITV_MAX, WaitWord};
 use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, doc, kernel, sys};
