@@ -8,7 +8,7 @@ use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Peer, Probe, Stop, 
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &SIGNAL_ONE,
     &BROADCAST_ALL,
     &BROADCAST_INHERIT,

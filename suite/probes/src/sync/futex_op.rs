@@ -7,7 +7,7 @@ use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Probe, Sys, kernel,
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &SET,
     &ADD,
     &OR,

@@ -1,7 +1,7 @@
 //! futex(2): locks whose owner the kernel knows: FUTEX_LOCK_PI, TRYLOCK_PI, UNLOCK_PI.
 
-use super::tools::{LOST, SHORT, Said, asleep, asleep_again, done, expect_said, said, sleeper, wait_for_wake};
-use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EDEADLK, EINVAL, ENOSYS, EPERM, ESRCH, ETIMEDOUT};
+use super::tools::{LOST, SHORT, Said, asleep, asleep_again, done, expect_said, said, sleeper};
+use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, ENOSYS, ETIMEDOUT};
 use shmcheck_probe::sys::futex::{
     self, FUTEX_CLOCK_REALTIME, FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_TRYLOCK_PI, FUTEX_UNLOCK_PI, OWNER_DIED, TID_MASK,
     WAITERS,
@@ -10,36 +10,33 @@ use shmcheck_probe::{Context, Isolate, Map, Need, Outcome, Peer, Probe, Stop, Sy
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &FREE_TAKEN,
     &UNLOCK_CLEARS,
     &WAITERS_BIT,
     &HANDED_OVER,
     &TRYLOCK_TAKES,
     &TRYLOCK_HELD,
-    &OWN_EDEADLK,
-    &CHAIN_EDEADLK,
-    &UNLOCK_EPERM,
-    &NO_OWNER_ESRCH,
-    &KERNEL_THREAD_EPERM,
     &LIMIT_REALTIME,
     &LIMIT_LOCK_PI2,
     &HANDLER_KEEPS_WAITING,
     &OWNER_KILLED,
     &DEAD_TAKEN_OVER,
-    &PLAIN_WAITER_EINVAL,
-    &PLAIN_OPS_EINVAL,
-    &TAMPERED_EINVAL,
     &PRIORITY_INHERITED,
     &PRIORITY_FIRST,
 ];
 
 #[track_caller]
-const fn probe(id: &'static str, title: &'static str, why: &'static str, run: fn(&mut Context) -> Outcome) -> Probe {
+pub(super) const fn probe(
+    id: &'static str,
+    title: &'static str,
+    why: &'static str,
+    run: fn(&mut Context) -> Outcome,
+) -> Probe {
     Probe { title, why, calls: &[Sys::Futex], isolate: Isolate::Cell, ..Probe::new(id, run) }
 }
 
-fn page() -> sys::Result<Map> {
+pub(super) fn page() -> sys::Result<Map> {
     Map::shared_anonymous(sys::page_size())
 }
 
@@ -52,12 +49,12 @@ pub(super) fn unlock(address: usize) -> sys::Result<i64> {
     futex::op(address, FUTEX_UNLOCK_PI, 0, 0, 0, 0)
 }
 
-fn try_lock(address: usize) -> sys::Result<i64> {
+pub(super) fn try_lock(address: usize) -> sys::Result<i64> {
     futex::op(address, FUTEX_TRYLOCK_PI, 0, 0, 0, 0)
 }
 
 /// A peer that waits for the lock, says what the word was when it had it, and unlocks.
-fn waiter(cx: &mut Context, map: &Map) -> Result<Peer<Said>, Stop> {
+pub(super) fn waiter(cx: &mut Context, map: &Map) -> Result<Peer<Said>, Stop> {
     sleeper(cx, || lock_look_unlock(map))
 }
 
@@ -69,7 +66,7 @@ fn lock_look_unlock(map: &Map) -> Said {
 }
 
 /// The owner's number in the word that a waiter saw.
-fn owner_in(what: &str, said: &Said) -> Result<u32, Stop> {
+pub(super) fn owner_in(what: &str, said: &Said) -> Result<u32, Stop> {
     match said {
         Ok(word) => Ok(u32::try_from(*word).unwrap_or(0) & TID_MASK),
         Err(errno) => Err(Stop::fail(what, "the lock", sys::errno_name(*errno))),
@@ -85,6 +82,7 @@ const FREE_TAKEN: Probe = Probe {
         free_taken,
     )
 };
+
 fn free_taken(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_ok(|| lock(map.address()))?;
@@ -100,6 +98,7 @@ const UNLOCK_CLEARS: Probe = Probe {
         unlock_clears,
     )
 };
+
 fn unlock_clears(cx: &mut Context) -> Outcome {
     let map = page()?;
     map.atomic(0).store(futex::own_tid() | WAITERS | OWNER_DIED, SeqCst);
@@ -116,6 +115,7 @@ const WAITERS_BIT: Probe = Probe {
         waiters_bit,
     )
 };
+
 fn waiters_bit(cx: &mut Context) -> Outcome {
     let map = page()?;
     // Taken as user space takes it: the kernel has not heard of this lock.
@@ -135,6 +135,7 @@ const HANDED_OVER: Probe = Probe {
         handed_over,
     )
 };
+
 fn handed_over(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_ok(|| lock(map.address()))?;
@@ -155,6 +156,7 @@ const TRYLOCK_TAKES: Probe = Probe {
         trylock_takes,
     )
 };
+
 fn trylock_takes(cx: &mut Context) -> Outcome {
     let map = page()?;
     map.atomic(0).store(WAITERS, SeqCst);
@@ -171,6 +173,7 @@ const TRYLOCK_HELD: Probe = Probe {
         trylock_held,
     )
 };
+
 fn trylock_held(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_ok(|| try_lock(map.address()))?;
@@ -178,113 +181,6 @@ fn trylock_held(cx: &mut Context) -> Outcome {
     expect_said("FUTEX_TRYLOCK_PI", &held, &Err(EAGAIN))?;
     cx.expect_eq("the owner", map.atomic(0).load(SeqCst) & TID_MASK, futex::own_tid())?;
     cx.expect_ok(|| unlock(map.address())).map(drop)
-}
-
-const OWN_EDEADLK: Probe = Probe {
-    spec: &[man("futex(2)", "EDEADLK")],
-    ..probe(
-        "sync.futex.pi.own-edeadlk",
-        "locking a word that the caller owns is refused: EDEADLK",
-        "a recursion by mistake would sleep for ever on itself; the error names it",
-        own_edeadlk,
-    )
-};
-fn own_edeadlk(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    cx.expect_ok(|| lock(map.address()))?;
-    cx.expect_errno(EDEADLK, || lock(map.address()))?;
-    cx.expect_errno(EDEADLK, || try_lock(map.address()))?;
-    cx.expect_eq("the word", map.atomic(0).load(SeqCst), futex::own_tid())
-}
-
-const CHAIN_EDEADLK: Probe = Probe {
-    spec: &[kernel("kernel/locking/rtmutex.c", "rt_mutex_adjust_prio_chain"), man("futex(2)", "EDEADLK")],
-    ..probe(
-        "sync.futex.pi.chain-edeadlk",
-        "two processes that wait for each other's locks are found out: EDEADLK",
-        "locks taken in opposite order stop plain mutexes without a word; the PI chain is walked and tells",
-        chain_edeadlk,
-    )
-};
-fn chain_edeadlk(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let (first, second) = (map.address(), map.address() + 64);
-    cx.expect_ok(|| lock(first))?;
-    let peer = sleeper(cx, || {
-        let took = lock(second).and_then(|_| lock(first));
-        said(took.and_then(|_| unlock(first)).and_then(|_| unlock(second)))
-    })?;
-    cx.expect_errno(EDEADLK, || lock(second))?;
-    cx.expect_ok(|| unlock(first))?;
-    expect_said("FUTEX_LOCK_PI of the other process", &peer.join()?, &Ok(0))
-}
-
-const UNLOCK_EPERM: Probe = Probe {
-    spec: &[man("futex(2)", "EPERM")],
-    ..probe(
-        "sync.futex.pi.unlock-eperm",
-        "unlocking a word that another process owns is refused: EPERM",
-        "a child after fork holds a copy of the parent's state but not its locks; freeing them would let two in",
-        unlock_eperm,
-    )
-};
-fn unlock_eperm(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    cx.expect_ok(|| lock(map.address()))?;
-    let foreign = cx.elsewhere(|_| Ok(said(unlock(map.address()))))?;
-    expect_said("FUTEX_UNLOCK_PI", &foreign, &Err(EPERM))?;
-    cx.expect_eq("the word", map.atomic(0).load(SeqCst), futex::own_tid())?;
-    cx.expect_ok(|| unlock(map.address()))?;
-    cx.expect_errno(EPERM, || unlock(map.address()))
-}
-
-const NO_OWNER_ESRCH: Probe = Probe {
-    spec: &[man("futex(2)", "ESRCH")],
-    ..probe(
-        "sync.futex.pi.no-owner-esrch",
-        "a word whose owner does not exist is refused: ESRCH",
-        "a lock left by a process of before the reboot, in a file, must be an error and not a wait without end",
-        no_owner_esrch,
-    )
-};
-fn no_owner_esrch(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    // Above PID_MAX_LIMIT, which is 2²² on every machine.
-    map.atomic(0).store(TID_MASK - 1, SeqCst);
-    cx.expect_errno(ESRCH, || lock(map.address()))?;
-    cx.expect_errno(ESRCH, || try_lock(map.address()))?;
-    cx.expect_eq("the owner", map.atomic(0).load(SeqCst) & TID_MASK, TID_MASK - 1)
-}
-
-const KERNEL_THREAD_EPERM: Probe = Probe {
-    spec: &[man("futex(2)", "EPERM"), kernel("kernel/futex/pi.c", "attach_to_pi_owner")],
-    varies: "kernel threads are seen only in the initial pid namespace",
-    ..probe(
-        "sync.futex.pi.kernel-thread-eperm",
-        "a word that names a kernel thread as owner is refused: EPERM",
-        "else any user could attach priorities to kthreadd by writing a 2 into a word",
-        kernel_thread_eperm,
-    )
-};
-fn kernel_thread_eperm(cx: &mut Context) -> Outcome {
-    kernel_thread()?;
-    let map = page()?;
-    map.atomic(0).store(2, SeqCst);
-    cx.expect_errno(EPERM, || lock(map.address()))?;
-    cx.expect_errno(EPERM, || try_lock(map.address()))?;
-    cx.expect_eq("the owner", map.atomic(0).load(SeqCst) & TID_MASK, 2)
-}
-
-/// Skips unless process 2 is a kernel thread here.
-pub(super) fn kernel_thread() -> Outcome {
-    const PF_KTHREAD: u64 = 0x0020_0000;
-    let stat = std::fs::read_to_string("/proc/2/stat").unwrap_or_default();
-    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
-    match flags {
-        Some(flags) if flags & PF_KTHREAD != 0 => Ok(()),
-        Some(flags) => Err(Stop::skip("kernel-thread", format!("process 2 is none (flags {flags:#x})"))),
-        None => Err(Stop::skip("kernel-thread", "no process 2 in this pid namespace")),
-    }
 }
 
 /// A lock that is held gives ETIMEDOUT not before the limit, and its owner keeps it.
@@ -311,6 +207,7 @@ const LIMIT_REALTIME: Probe = Probe {
         |cx| limit(cx, FUTEX_LOCK_PI, CLOCK_REALTIME),
     )
 };
+
 const LIMIT_LOCK_PI2: Probe = Probe {
     spec: &[man("futex(2)", "FUTEX_LOCK_PI2")],
     varies: "Linux 5.14; the C library falls back where it is missing",
@@ -321,6 +218,7 @@ const LIMIT_LOCK_PI2: Probe = Probe {
         limit_lock_pi2,
     )
 };
+
 fn limit_lock_pi2(cx: &mut Context) -> Outcome {
     let map = page()?;
     // An unaligned word is refused by a kernel that has the operation.
@@ -342,6 +240,7 @@ const HANDLER_KEEPS_WAITING: Probe = Probe {
         handler_keeps_waiting,
     )
 };
+
 fn handler_keeps_waiting(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_ok(|| lock(map.address()))?;
@@ -367,6 +266,7 @@ const OWNER_KILLED: Probe = Probe {
         owner_killed,
     )
 };
+
 fn owner_killed(cx: &mut Context) -> Outcome {
     let map = page()?;
     let (locked, never) = (cx.gate()?, cx.gate()?);
@@ -394,6 +294,7 @@ const DEAD_TAKEN_OVER: Probe = Probe {
         dead_taken_over,
     )
 };
+
 fn dead_taken_over(cx: &mut Context) -> Outcome {
     let map = page()?;
     for take in [lock, try_lock] {
@@ -402,88 +303,6 @@ fn dead_taken_over(cx: &mut Context) -> Outcome {
         cx.expect_eq("the word", map.atomic(0).load(SeqCst), futex::own_tid() | OWNER_DIED)?;
     }
     Ok(())
-}
-
-const PLAIN_WAITER_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL")],
-    ..probe(
-        "sync.futex.pi.plain-waiter-einval",
-        "PI operations on a word with a FUTEX_WAIT sleeper are refused: EINVAL",
-        "two programs that disagree about the kind of a lock must be told, before one sleeps where nobody wakes",
-        plain_waiter_einval,
-    )
-};
-fn plain_waiter_einval(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let own = futex::own_tid();
-    map.atomic(0).store(own, SeqCst);
-    let peer = sleeper(cx, || wait_for_wake(map.address(), own))?;
-    for take in [lock, try_lock] {
-        let answer = cx.elsewhere(|_| Ok(said(take(map.address()))))?;
-        expect_said("a PI lock on a plain futex", &answer, &Err(EINVAL))?;
-    }
-    cx.expect_errno(EINVAL, || unlock(map.address()))?;
-    cx.expect_eq("the word", map.atomic(0).load(SeqCst), futex::own_tid())?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 9)?, 1)?;
-    expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
-}
-
-const PLAIN_OPS_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL")],
-    ..probe(
-        "sync.futex.pi.plain-ops-einval",
-        "plain wakes and moves on a word with a PI waiter are refused: EINVAL",
-        "a plain wake would return the lock call of a waiter that does not own the lock",
-        plain_ops_einval,
-    )
-};
-fn plain_ops_einval(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let (at, second) = (map.address(), map.address() + 64);
-    cx.expect_ok(|| lock(at))?;
-    let peer = waiter(cx, &map)?;
-    let word = map.atomic(0).load(SeqCst);
-    cx.expect_errno(EINVAL, || futex::wake(at, 1))?;
-    cx.expect_errno(EINVAL, || futex::op(at, futex::FUTEX_WAKE_BITSET, 1, 0, 0, 1))?;
-    cx.expect_errno(EINVAL, || futex::op(at, futex::FUTEX_REQUEUE, 1, 1, second, 0))?;
-    cx.expect_errno(EINVAL, || futex::op(at, futex::FUTEX_CMP_REQUEUE, 1, 1, second, word))?;
-    let nothing = futex::wake_op_code(1, 0, 0, 0);
-    cx.expect_errno(EINVAL, || futex::op(at, futex::FUTEX_WAKE_OP, 1, 1, second, nothing))?;
-    cx.expect_errno(EINVAL, || futex::op(second, futex::FUTEX_WAKE_OP, 1, 1, at, futex::wake_op_code(1, 0, 1, 0)))?;
-    super::tools::still_asleep(cx, "the PI waiter", &peer)?;
-    cx.expect_ok(|| unlock(at))?;
-    peer.join().and_then(|seen| owner_in("FUTEX_LOCK_PI", &seen)).map(drop)
-}
-
-const TAMPERED_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL"), kernel("kernel/futex/pi.c", "attach_to_pi_state")],
-    ..probe(
-        "sync.futex.pi.tampered-einval",
-        "a word that names another owner than the kernel knows is refused: EINVAL",
-        "a stray store into a lock must not move priorities or hand the lock to a process that never took it",
-        tampered_einval,
-    )
-};
-fn tampered_einval(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    cx.expect_ok(|| lock(map.address()))?;
-    let peer = waiter(cx, &map)?;
-    let good = map.atomic(0).load(SeqCst);
-    let answers = cx.elsewhere(|_| {
-        let parent = nix::unistd::getppid().as_raw().cast_unsigned();
-        // The parent holds it; the word says that its own child does.
-        map.atomic(0).store(futex::own_tid() | WAITERS, SeqCst);
-        let foreign_unlock = said(unlock(map.address()));
-        map.atomic(0).store(peer.pid().cast_unsigned() | WAITERS, SeqCst);
-        let foreign_lock = said(lock(map.address()));
-        map.atomic(0).store(parent | WAITERS, SeqCst);
-        Ok((foreign_unlock, foreign_lock))
-    })?;
-    expect_said("FUTEX_UNLOCK_PI by the owner that the word names", &answers.0, &Err(EINVAL))?;
-    expect_said("FUTEX_LOCK_PI on a word that names a third", &answers.1, &Err(EINVAL))?;
-    map.atomic(0).store(good, SeqCst);
-    cx.expect_ok(|| unlock(map.address()))?;
-    peer.join().and_then(|seen| owner_in("FUTEX_LOCK_PI", &seen)).map(drop)
 }
 
 /// A real-time peer that waits for the lock; a skip where real-time scheduling cannot be had.
@@ -513,6 +332,7 @@ const PRIORITY_INHERITED: Probe = Probe {
         priority_inherited,
     )
 };
+
 fn priority_inherited(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_ok(|| lock(map.address()))?;
@@ -534,6 +354,7 @@ const PRIORITY_FIRST: Probe = Probe {
         priority_first,
     )
 };
+
 fn priority_first(cx: &mut Context) -> Outcome {
     let map = page()?;
     let count = |cx: &mut Context, priority: i32| {

@@ -1,47 +1,39 @@
 //! futex(2): FUTEX_WAIT and FUTEX_WAIT_BITSET between address spaces, time limits, signals, refusals.
 
-use super::tools::{
-    LOST, SHORT, Said, asleep, asleep_again, bad_nanos, expect_said, expect_soon, said, sleeper, wait_for_wake,
-};
-use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EFAULT, EINTR, EINVAL, ENOSYS, ETIMEDOUT};
+use super::tools::{LOST, SHORT, Said, asleep, asleep_again, expect_said, expect_soon, said, sleeper, wait_for_wake};
+use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EFAULT, EINTR, ETIMEDOUT};
 use shmcheck_probe::sys;
 use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
 use shmcheck_probe::{Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, kernel, man};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &DIFFERS_EAGAIN,
     &SLEEPS_WHILE_EQUAL,
     &TIMEOUT_RELATIVE,
     &TIMEOUT_ABSOLUTE,
     &TIMEOUT_REALTIME,
     &TIMEOUT_PAST,
-    &NANOS_EINVAL,
-    &NEGATIVE_EINVAL,
-    &UNALIGNED_EINVAL,
-    &MASK_EINVAL,
-    &UNMAPPED_EFAULT,
-    &UNREADABLE_EFAULT,
-    &TIMEOUT_EFAULT,
     &HANDLER_EINTR,
     &HANDLER_RESTART,
     &STOP_CONTINUES,
     &READ_ONLY,
     &UNTOUCHED_PAGE,
-    &TRUNCATED_EFAULT,
-    &UNKNOWN_ENOSYS,
-    &FD_ENOSYS,
-    &REALTIME_ENOSYS,
 ];
 
 /// A probe of this file: pure memory, no namespace.
 #[track_caller]
-const fn probe(id: &'static str, title: &'static str, why: &'static str, run: fn(&mut Context) -> Outcome) -> Probe {
+pub(super) const fn probe(
+    id: &'static str,
+    title: &'static str,
+    why: &'static str,
+    run: fn(&mut Context) -> Outcome,
+) -> Probe {
     Probe { title, why, calls: &[Sys::Futex], isolate: Isolate::Cell, ..Probe::new(id, run) }
 }
 
-fn page() -> sys::Result<Map> {
+pub(super) fn page() -> sys::Result<Map> {
     Map::shared_anonymous(sys::page_size())
 }
 
@@ -54,6 +46,7 @@ const DIFFERS_EAGAIN: Probe = Probe {
         differs_eagain,
     )
 };
+
 fn differs_eagain(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
@@ -72,6 +65,7 @@ const SLEEPS_WHILE_EQUAL: Probe = Probe {
         sleeps_while_equal,
     )
 };
+
 fn sleeps_while_equal(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
@@ -99,6 +93,7 @@ const TIMEOUT_RELATIVE: Probe = Probe {
         |cx| not_early(cx, FUTEX_WAIT, CLOCK_MONOTONIC, false),
     )
 };
+
 const TIMEOUT_ABSOLUTE: Probe = Probe {
     spec: &[man("futex(2)", "FUTEX_WAIT_BITSET")],
     ..probe(
@@ -108,6 +103,7 @@ const TIMEOUT_ABSOLUTE: Probe = Probe {
         |cx| not_early(cx, FUTEX_WAIT_BITSET, CLOCK_MONOTONIC, true),
     )
 };
+
 const TIMEOUT_REALTIME: Probe = Probe {
     spec: &[man("futex(2)", "FUTEX_CLOCK_REALTIME")],
     ..probe(
@@ -127,145 +123,13 @@ const TIMEOUT_PAST: Probe = Probe {
         timeout_past,
     )
 };
+
 fn timeout_past(cx: &mut Context) -> Outcome {
     let map = page()?;
     let past = libc::timespec { tv_sec: 0, tv_nsec: 1 };
     cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&past), 0, MATCH_ANY))?;
     cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, std::time::Duration::ZERO))?;
     cx.expect_errno(EAGAIN, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 1, Some(&past), 0, MATCH_ANY))
-}
-
-/// The operations that take a time limit refuse one that is none.
-fn bad_limit(cx: &Context, limit: libc::timespec) -> Outcome {
-    let map = page()?;
-    cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
-    for op in [FUTEX_WAIT, FUTEX_WAIT_BITSET, futex::FUTEX_LOCK_PI, futex::FUTEX_WAIT_REQUEUE_PI] {
-        let second = map.address() + 64;
-        cx.expect_errno(EINVAL, || futex::timed(map.address(), op, 0, Some(&limit), second, MATCH_ANY))?;
-        cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)?;
-    }
-    Ok(())
-}
-
-const NANOS_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL")],
-    ..probe(
-        "sync.futex.wait.nanos-einval",
-        "a limit of a thousand million nanoseconds is refused: EINVAL",
-        "arithmetic that forgets to carry makes such limits; accepted, they end a second late or never",
-        |cx| bad_limit(cx, bad_nanos(1_000_000_000)),
-    )
-};
-const NEGATIVE_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL")],
-    ..probe(
-        "sync.futex.wait.negative-einval",
-        "a limit of negative seconds is refused: EINVAL",
-        "a deadline that has passed becomes a negative rest; taken as unsigned it would be an endless wait",
-        |cx| bad_limit(cx, libc::timespec { tv_sec: -1, tv_nsec: 0 }),
-    )
-};
-
-const UNALIGNED_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL")],
-    ..probe(
-        "sync.futex.address.unaligned-einval",
-        "a word that is not aligned to four bytes is refused: EINVAL",
-        "a packed structure puts a lock across two cache lines or pages, where no atomic access is possible",
-        unaligned_einval,
-    )
-};
-fn unaligned_einval(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let bad = map.address() + 2;
-    for op in [FUTEX_WAIT, futex::FUTEX_WAKE, futex::FUTEX_LOCK_PI, futex::FUTEX_TRYLOCK_PI] {
-        cx.expect_errno(EINVAL, || futex::timed(bad, op, 0, Some(&futex::span(SHORT)), 0, 0))?;
-    }
-    for op in [futex::FUTEX_REQUEUE, futex::FUTEX_CMP_REQUEUE, futex::FUTEX_WAKE_OP] {
-        cx.expect_errno(EINVAL, || futex::op(map.address(), op, 1, 1, bad, 0))?;
-        cx.expect_errno(EINVAL, || futex::op(bad, op, 1, 1, map.address(), 0))?;
-    }
-    cx.expect_eq("the memory", map.read_all(0, 8), vec![0; 8])
-}
-
-const MASK_EINVAL: Probe = Probe {
-    spec: &[man("futex(2)", "EINVAL")],
-    ..probe(
-        "sync.futex.bitset.empty-mask-einval",
-        "a mask of no bits is refused by wait and wake: EINVAL",
-        "a waiter with an empty mask could never be woken; a lock that computes masks must hear of it at once",
-        mask_einval,
-    )
-};
-fn mask_einval(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let soon = futex::after(CLOCK_MONOTONIC, SHORT);
-    cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&soon), 0, 1))?;
-    cx.expect_errno(EINVAL, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&soon), 0, 0))?;
-    cx.expect_eq("woken with a mask", futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 1)?, 0)?;
-    cx.expect_errno(EINVAL, || futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 0))
-}
-
-const UNMAPPED_EFAULT: Probe = Probe {
-    spec: &[man("futex(2)", "EFAULT")],
-    ..probe(
-        "sync.futex.address.unmapped-efault",
-        "a word in unmapped memory is refused: EFAULT",
-        "a process that detached the segment and still unlocks in it must get an error, not a wake-up of strangers",
-        unmapped_efault,
-    )
-};
-fn unmapped_efault(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let gone = futex::unmapped()?;
-    let limit = futex::span(SHORT);
-    for op in [FUTEX_WAIT, futex::FUTEX_LOCK_PI, futex::FUTEX_TRYLOCK_PI] {
-        cx.expect_errno(EFAULT, || futex::timed(gone, op, 0, Some(&limit), 0, 0))?;
-    }
-    cx.expect_errno(EFAULT, || futex::wake(gone, 1))?;
-    cx.expect_errno(EFAULT, || futex::op(gone, futex::FUTEX_UNLOCK_PI, 0, 0, 0, 0))?;
-    for op in [futex::FUTEX_REQUEUE, futex::FUTEX_CMP_REQUEUE, futex::FUTEX_WAKE_OP] {
-        cx.expect_errno(EFAULT, || futex::op(map.address(), op, 1, 1, gone, 0))?;
-        cx.expect_errno(EFAULT, || futex::op(gone, op, 1, 1, map.address(), 0))?;
-    }
-    // The half of the address space that is the kernel's: rejected before anything is looked up.
-    cx.expect_errno(EFAULT, || futex::wake(1 << 63, 1))
-}
-
-const UNREADABLE_EFAULT: Probe = Probe {
-    spec: &[man("futex(2)", "EFAULT"), kernel("kernel/futex/core.c", "get_futex_key")],
-    varies: "the page names EACCES for memory that cannot be read; the kernel has never returned it",
-    ..probe(
-        "sync.futex.address.unreadable-efault",
-        "a word in memory without read access is refused: EFAULT",
-        "guard pages between shared structures must stop a stray lock, and the error tells which",
-        unreadable_efault,
-    )
-};
-fn unreadable_efault(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 0)?;
-    sys::mprotect(map.address(), map.len(), libc::PROT_NONE)?;
-    cx.expect_errno(EFAULT, || futex::wait(map.address(), 0, SHORT))?;
-    cx.expect_errno(EFAULT, || futex::wake(map.address(), 1))
-}
-
-const TIMEOUT_EFAULT: Probe = Probe {
-    spec: &[man("futex(2)", "EFAULT")],
-    ..probe(
-        "sync.futex.wait.timeout-efault",
-        "a limit at an unmapped address is refused: EFAULT",
-        "an error here is a bug report; a wait without limit instead is a hang that nobody can explain",
-        timeout_efault,
-    )
-};
-fn timeout_efault(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let gone = futex::unmapped()?;
-    for op in [FUTEX_WAIT, FUTEX_WAIT_BITSET, futex::FUTEX_LOCK_PI] {
-        cx.expect_errno(EFAULT, || futex::op(map.address(), op, 0, gone, 0, MATCH_ANY))?;
-    }
-    cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)
 }
 
 /// A peer with a handler that sleeps on the first word.
@@ -276,6 +140,7 @@ fn with_handler(cx: &mut Context, map: &Map, flags: i32, wait: fn(usize) -> Said
     })?;
     asleep(cx, peer)
 }
+
 /// Waits without limit: the only form that a handler with SA_RESTART does not end.
 fn wait_for_ever(address: usize) -> Said {
     said(futex::timed(address, FUTEX_WAIT, 0, None, 0, 0))
@@ -290,6 +155,7 @@ const HANDLER_EINTR: Probe = Probe {
         handler_eintr,
     )
 };
+
 fn handler_eintr(cx: &mut Context) -> Outcome {
     let map = page()?;
     for wait in [wait_for_ever, |address| wait_for_wake(address, 0)] {
@@ -309,6 +175,7 @@ const HANDLER_RESTART: Probe = Probe {
         handler_restart,
     )
 };
+
 fn handler_restart(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peer = with_handler(cx, &map, libc::SA_RESTART, wait_for_ever)?;
@@ -327,6 +194,7 @@ const STOP_CONTINUES: Probe = Probe {
         stop_continues,
     )
 };
+
 fn stop_continues(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
@@ -346,6 +214,7 @@ const READ_ONLY: Probe = Probe {
         read_only,
     )
 };
+
 fn read_only(cx: &mut Context) -> Outcome {
     let fd = nix::sys::memfd::memfd_create(c"shmcheck", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
     sys::ftruncate(std::os::fd::AsRawFd::as_raw_fd(&fd), 4096)?;
@@ -368,78 +237,10 @@ const UNTOUCHED_PAGE: Probe = Probe {
         untouched_page,
     )
 };
+
 fn untouched_page(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
     cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
-}
-
-const TRUNCATED_EFAULT: Probe = Probe {
-    spec: &[man("futex(2)", "EFAULT"), man("mmap(2)", "SIGBUS")],
-    ..probe(
-        "sync.futex.address.truncated-efault",
-        "a word beyond the end of a truncated object is refused: EFAULT",
-        "an object that was recreated smaller kills by SIGBUS on access; the lock call must return instead",
-        truncated_efault,
-    )
-};
-fn truncated_efault(cx: &mut Context) -> Outcome {
-    let fd = nix::sys::memfd::memfd_create(c"shmcheck", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)?;
-    sys::ftruncate(std::os::fd::AsRawFd::as_raw_fd(&fd), 4096)?;
-    let map = Map::shared(&fd, 4096)?;
-    cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
-    sys::ftruncate(std::os::fd::AsRawFd::as_raw_fd(&fd), 0)?;
-    cx.expect_errno(EFAULT, || futex::wait(map.address(), 0, SHORT))?;
-    cx.expect_errno(EFAULT, || futex::wake(map.address(), 1))
-}
-
-const UNKNOWN_ENOSYS: Probe = Probe {
-    spec: &[man("futex(2)", "ENOSYS")],
-    ..probe(
-        "sync.futex.op.unknown-enosys",
-        "an operation that does not exist is refused: ENOSYS",
-        "the C library tries new operations and falls back on this errno; any other stops the fallback",
-        unknown_enosys,
-    )
-};
-fn unknown_enosys(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    for op in [14, 99, 127] {
-        cx.expect_errno(ENOSYS, || futex::op(map.address(), op, 0, 0, 0, 0))?;
-    }
-    Ok(())
-}
-
-const FD_ENOSYS: Probe = Probe {
-    spec: &[man("futex(2)", "FUTEX_FD"), man("futex(2)", "ENOSYS")],
-    ..probe(
-        "sync.futex.op.fd-enosys",
-        "FUTEX_FD is gone since Linux 2.6.26: ENOSYS",
-        "it was removed because it was racy; an emulation that still offers it invites code that loses wake-ups",
-        |cx| {
-            let map = page()?;
-            cx.expect_errno(ENOSYS, || futex::op(map.address(), futex::FUTEX_FD, 0, 0, 0, 0))
-        },
-    )
-};
-
-const REALTIME_ENOSYS: Probe = Probe {
-    spec: &[man("futex(2)", "ENOSYS")],
-    ..probe(
-        "sync.futex.op.realtime-enosys",
-        "FUTEX_CLOCK_REALTIME with an operation without time limit: ENOSYS",
-        "glibc finds out by it what the kernel can; a flag that is ignored would make time limits mean another clock",
-        realtime_enosys,
-    )
-};
-fn realtime_enosys(cx: &mut Context) -> Outcome {
-    let map = page()?;
-    let limit = futex::after(CLOCK_REALTIME, SHORT);
-    let known = FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME;
-    cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), known, 0, Some(&limit), 0, MATCH_ANY))?;
-    for op in [futex::FUTEX_WAKE, futex::FUTEX_WAKE_BITSET, futex::FUTEX_REQUEUE, futex::FUTEX_LOCK_PI] {
-        cx.expect_errno(ENOSYS, || futex::op(map.address(), op | FUTEX_CLOCK_REALTIME, 0, 0, 0, MATCH_ANY))?;
-    }
-    cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)
 }

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &WAKES_AT_MOST,
     &NOBODY_WAITS,
     &ONE_AT_A_TIME,

@@ -10,7 +10,7 @@ use shmcheck_probe::sys::pthread::{
 use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Probe, Sys, man, posix, sys};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &MUTEX_PRIVATE,
     &COND_PRIVATE,
     &RWLOCK_PRIVATE,

@@ -28,7 +28,7 @@ struct Claim {
 macro_rules! places {
     ($($name:ident $claim:ident $memory:ident $id:literal $title:literal $why:literal;)*) => {
         /// The probes of this file.
-        pub const PROBES: &[&Probe] = &[$(&$name),*];
+        pub(super) const PROBES: &[&Probe] = &[$(&$name),*];
         $(
             const $name: Probe = Probe {
                 title: $title,

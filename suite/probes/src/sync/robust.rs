@@ -12,7 +12,7 @@ use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Probe, Stop, Sys, m
 use std::os::fd::AsRawFd;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &DEFAULT_STALLED,
     &ATTRIBUTE_EINVAL,
     &STALLED_STAYS,

@@ -4,13 +4,13 @@ use super::tools::{SHORT, Said, done, expect_said, expect_soon, lost, sleeper, s
 use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EBUSY, EDEADLK, EINVAL, ETIMEDOUT};
 use shmcheck_probe::sys::futex;
 use shmcheck_probe::sys::pthread::{
-    self, Attribute, Barrier, PREFER_READER, PREFER_WRITER_NONRECURSIVE, RwLock, Spin, attribute,
+    Attribute, Barrier, PREFER_READER, PREFER_WRITER_NONRECURSIVE, RwLock, Spin, attribute,
 };
 use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, man, posix, sys};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &READERS_TOGETHER,
     &READER_KEEPS_WRITER,
     &WRITER_KEEPS_ALL,
@@ -302,7 +302,7 @@ const SPIN_WAITS: Probe = probe(
         expect_soon("the other process", "comes to the lock", || Ok(map.atomic(64).load(SeqCst) == 1))?;
         sys::sched_yield();
         cx.expect_eq("passed while the lock was held", map.atomic(64).load(SeqCst), 1)?;
-        cx.expect_ok(|| pthread::Spin::at(&map, 0).unlock())?;
+        cx.expect_ok(|| Spin::at(&map, 0).unlock())?;
         expect_soon("pthread_spin_lock elsewhere", "passes", || Ok(map.atomic(64).load(SeqCst) == 2))?;
         peer.join()
     },

@@ -2,12 +2,12 @@
 
 use super::tools::{Said, done, expect_said, lost, sleeper};
 use libc::{EACCES, EEXIST, EINVAL, EMFILE, ENAMETOOLONG, ENOENT, O_CREAT, O_EXCL};
-use shmcheck_probe::sys::sync::{SEM_VALUE_MAX, Sem, SemName, open_sem, unlink_sem};
-use shmcheck_probe::{Clause, Context, Need, Outcome, Probe, Stop, Sys, man, posix, procfs, sys};
+use shmcheck_probe::sys::sync::{SEM_VALUE_MAX, Sem, SemName, open_sem};
+use shmcheck_probe::{Clause, Context, Need, Outcome, Probe, Stop, Sys, man, posix, sys};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &CREATES,
     &CREATE_ONCE,
     &EXCL_EEXIST,
@@ -27,21 +27,10 @@ pub const PROBES: &[&Probe] = &[
     &ELSEWHERE,
     &FORK_INHERITS,
     &PERSISTS,
-    &CLOSE_UNMAPS,
-    &CLOSE_COUNTS,
-    &CLOSE_EINVAL,
-    &CLOSE_OTHERS,
-    &EXEC_CLOSES,
-    &UNLINK_NAME,
-    &UNLINK_OPEN,
-    &UNLINK_NEW,
-    &UNLINK_ENOENT,
-    &UNLINK_LONG,
-    &UNLINK_EACCES,
 ];
 
 #[track_caller]
-const fn probe(
+pub(super) const fn probe(
     id: &'static str,
     title: &'static str,
     why: &'static str,
@@ -60,16 +49,16 @@ const fn probe(
     }
 }
 
-const OTHERS: &[Need] = &[Need::DevShm, Need::OtherUsers];
+pub(super) const OTHERS: &[Need] = &[Need::DevShm, Need::OtherUsers];
 
 /// A semaphore that this probe creates.
-fn created(cx: &mut Context, value: u32) -> Result<(SemName, Sem<'static>), Stop> {
+pub(super) fn created(cx: &mut Context, value: u32) -> Result<(SemName, Sem<'static>), Stop> {
     let name = SemName::new(cx.fresh_name());
     let sem = open_sem(&name.name, O_CREAT | O_EXCL, 0o600, value)?;
     Ok((name, sem))
 }
 
-fn exists(name: &SemName) -> bool {
+pub(super) fn exists(name: &SemName) -> bool {
     std::fs::symlink_metadata(name.path()).is_ok()
 }
 
@@ -86,6 +75,7 @@ const CREATES: Probe = probe(
         cx.expect_eq("the file's size", file.len(), size_of::<libc::sem_t>() as u64)
     },
 );
+
 const CREATE_ONCE: Probe = probe(
     "sync.sem.open.existing-keeps-value",
     "O_CREAT on a semaphore that exists ignores mode and value",
@@ -100,6 +90,7 @@ const CREATE_ONCE: Probe = probe(
         cx.expect_eq("the mode", mode, 0o600)
     },
 );
+
 const EXCL_EEXIST: Probe = probe(
     "sync.sem.open.excl-eexist",
     "O_CREAT|O_EXCL on a semaphore that exists: EEXIST",
@@ -111,6 +102,7 @@ const EXCL_EEXIST: Probe = probe(
         cx.expect_eq("the value", sem.value()?, 3)
     },
 );
+
 const MISSING_ENOENT: Probe = probe(
     "sync.sem.open.missing-enoent",
     "sem_open without O_CREAT on a name that nobody made: ENOENT",
@@ -122,6 +114,7 @@ const MISSING_ENOENT: Probe = probe(
         cx.expect_eq("a file", exists(&name), false)
     },
 );
+
 const VALUE_MAX: Probe = probe(
     "sync.sem.open.value-max",
     "sem_open takes SEM_VALUE_MAX as a value",
@@ -132,6 +125,7 @@ const VALUE_MAX: Probe = probe(
         cx.expect_eq("the value", sem.value()?, i32::MAX)
     },
 );
+
 const VALUE_EINVAL: Probe = probe(
     "sync.sem.open.value-einval",
     "sem_open with a value above SEM_VALUE_MAX: EINVAL, and nothing is made",
@@ -143,6 +137,7 @@ const VALUE_EINVAL: Probe = probe(
         cx.expect_eq("a file", exists(&name), false)
     },
 );
+
 const SLASH_EINVAL: Probe = probe(
     "sync.sem.open.slash-einval",
     "a name that is only a slash is refused: EINVAL",
@@ -153,12 +148,13 @@ const SLASH_EINVAL: Probe = probe(
         cx.expect_eq("a file", std::path::Path::new("/dev/shm/sem.").exists(), false)
     },
 );
+
 const INNER_SLASH: Probe = probe(
     "sync.sem.open.inner-slash",
     "a name with a slash inside is refused, and no file is made",
     "a name taken from a path must not reach into other folders of /dev/shm",
     // The page names ENOENT for a name that is not well formed; glibc has given EINVAL since 2.34.
-    &[man("sem_open(3)", "ENOENT"), man("sem_overview(7)", "/somename")],
+    &[man("sem_open(3)", "name wasn't well formed"), man("sem_overview(7)", "/somename")],
     |cx| {
         let name = format!("{}/b", cx.fresh_name());
         cx.expect_errno_of(&[EINVAL, ENOENT], || open_sem(&name, O_CREAT, 0o600, 1))?;
@@ -167,7 +163,7 @@ const INNER_SLASH: Probe = probe(
 );
 
 /// A name of `length` characters behind the slash.
-fn long_name(cx: &mut Context, length: usize) -> SemName {
+pub(super) fn long_name(cx: &mut Context, length: usize) -> SemName {
     let mut name = cx.fresh_name();
     while name.len() <= length {
         name.push('x');
@@ -176,7 +172,7 @@ fn long_name(cx: &mut Context, length: usize) -> SemName {
 }
 
 /// NAME_MAX without the `sem.` that the library puts before the name, sem_overview(7).
-const LONGEST: usize = 251;
+pub(super) const LONGEST: usize = 251;
 
 const LONG_NAME: Probe = probe(
     "sync.sem.open.enametoolong",
@@ -190,6 +186,7 @@ const LONG_NAME: Probe = probe(
         cx.expect_errno(ENAMETOOLONG, || open_sem(&long.name, O_CREAT | O_EXCL, 0o600, 1))
     },
 );
+
 const NO_DESCRIPTORS: Probe = probe(
     "sync.sem.open.emfile",
     "sem_open in a process without a free descriptor: EMFILE",
@@ -210,6 +207,7 @@ const NO_DESCRIPTORS: Probe = probe(
         cx.expect_eq("a file of the refused one", exists(&missing), false)
     },
 );
+
 const MODE_UMASK: Probe = probe(
     "sync.sem.open.mode-umask",
     "a new semaphore has the mode given, less the umask, and the caller as owner",
@@ -253,6 +251,7 @@ const OTHERS_EACCES: Probe = Probe {
         |cx| expect_said("sem_open as user 65534", &as_other(cx, 0o600)?, &Err(EACCES)),
     )
 };
+
 const READ_ONLY_EACCES: Probe = Probe {
     needs: OTHERS,
     ..probe(
@@ -263,6 +262,7 @@ const READ_ONLY_EACCES: Probe = Probe {
         |cx| expect_said("sem_open as user 65534", &as_other(cx, 0o644)?, &Err(EACCES)),
     )
 };
+
 const OTHERS_ALLOWED: Probe = Probe {
     needs: OTHERS,
     ..probe(
@@ -287,6 +287,7 @@ const SAME_ADDRESS: Probe = probe(
         cx.expect_eq("the address with O_CREAT", created_again.address(), sem.address())
     },
 );
+
 const CREATED_AT_ONCE: Probe = probe(
     "sync.sem.open.created-at-once",
     "processes that create one name at the same time get one semaphore",
@@ -311,6 +312,7 @@ const CREATED_AT_ONCE: Probe = probe(
         Ok(())
     },
 );
+
 const ELSEWHERE: Probe = probe(
     "sync.sem.open.one-counter",
     "a process that opens the name wakes one that waits",
@@ -328,6 +330,7 @@ const ELSEWHERE: Probe = probe(
         expect_said("sem_timedwait", &waiter.join()?, &Ok(0))
     },
 );
+
 const FORK_INHERITS: Probe = probe(
     "sync.sem.open.fork-inherits",
     "a child of fork uses the semaphores that its parent opened",
@@ -339,6 +342,7 @@ const FORK_INHERITS: Probe = probe(
         cx.expect_ok(|| sem.try_wait())
     },
 );
+
 const PERSISTS: Probe = probe(
     "sync.sem.open.persists",
     "a named semaphore keeps its value when nobody has it open",
@@ -354,165 +358,3 @@ const PERSISTS: Probe = probe(
         cx.expect_eq("the value", open_sem(&name.name, 0, 0, 0)?.value()?, 6)
     },
 );
-
-fn mapped(sem: Sem) -> Result<bool, Stop> {
-    Ok(procfs::mapping_at(sem.address())?.is_some())
-}
-
-const CLOSE_UNMAPS: Probe = probe(
-    "sync.sem.close.unmaps",
-    "sem_close takes the semaphore out of the process's memory",
-    "a daemon that opens one per client would run out of mappings",
-    &[man("sem_close(3)", "")],
-    |cx| {
-        let (_name, sem) = created(cx, 1)?;
-        cx.expect_eq("mapped before", mapped(sem)?, true)?;
-        cx.expect_ok(|| sem.close())?;
-        cx.expect_eq("mapped after", mapped(sem)?, false)
-    },
-);
-const CLOSE_COUNTS: Probe = probe(
-    "sync.sem.close.counts-opens",
-    "opened twice, it needs two closes",
-    "two libraries of one program open the same name; one's clean-up must not break the other",
-    &[posix("sem_open"), posix("sem_close")],
-    |cx| {
-        let (name, sem) = created(cx, 1)?;
-        let again = open_sem(&name.name, 0, 0, 0)?;
-        cx.expect_ok(|| again.close())?;
-        cx.expect_ok(|| sem.post())?;
-        cx.expect_eq("the value", sem.value()?, 2)?;
-        cx.expect_ok(|| sem.close())?;
-        cx.expect_eq("mapped after the second close", mapped(sem)?, false)
-    },
-);
-const CLOSE_EINVAL: Probe = probe(
-    "sync.sem.close.einval",
-    "sem_close of what is not open: EINVAL",
-    "closing twice must be an error, not the end of somebody else's mapping",
-    &[man("sem_close(3)", "EINVAL")],
-    |cx| {
-        let (_name, sem) = created(cx, 1)?;
-        cx.expect_ok(|| sem.close())?;
-        cx.expect_errno(EINVAL, || sem.close())?;
-        let map = shmcheck_probe::Map::shared_anonymous(sys::page_size())?;
-        Sem::at(&map, 0).init(true, 1)?;
-        cx.expect_errno(EINVAL, || Sem::at(&map, 0).close())
-    },
-);
-const CLOSE_OTHERS: Probe = probe(
-    "sync.sem.close.others-keep",
-    "a close in one process leaves the semaphore to the others",
-    "the first client that ends must not end the rest",
-    &[man("sem_close(3)", "")],
-    |cx| {
-        let (_name, sem) = created(cx, 1)?;
-        cx.elsewhere(|_| Ok(sem.close()?))?;
-        cx.expect_ok(|| sem.post())?;
-        cx.expect_eq("the value", sem.value()?, 2)
-    },
-);
-const EXEC_CLOSES: Probe = probe(
-    "sync.sem.close.exec",
-    "execve closes named semaphores; they themselves stay",
-    "a supervisor that execs a program must not hand it mappings that it knows nothing of",
-    &[man("sem_close(3)", "execve"), posix("sem_close")],
-    |cx| {
-        use shmcheck_probe::sys::again::{Again, exec_again, keep_on_exec};
-        use std::os::fd::AsRawFd;
-        let (name, sem) = created(cx, 5)?;
-        let (arrived, writing) = sys::pipe()?;
-        let peer = cx.fork(|_| {
-            sem.wait()?;
-            keep_on_exec(writing.as_raw_fd())?;
-            Err::<(), _>(exec_again(Again::Stay(writing.as_raw_fd())).into())
-        })?;
-        drop(writing);
-        std::io::Read::read_exact(&mut std::fs::File::from(arrived), &mut [0])?;
-        let maps = procfs::maps(&peer.pid().to_string())?;
-        let kept = maps.iter().any(|mapping| mapping.name == name.path());
-        cx.expect_eq("mapped in the new program", kept, false)?;
-        cx.expect_eq("the value", sem.value()?, 4)?;
-        peer.kill().map(drop)
-    },
-);
-
-const UNLINK_NAME: Probe = probe(
-    "sync.sem.unlink.name-gone",
-    "sem_unlink takes the name away at once",
-    "a clean start begins with it; what is left makes the next start wait on a dead counter",
-    &[man("sem_unlink(3)", "")],
-    |cx| {
-        let (name, _sem) = created(cx, 1)?;
-        cx.expect_ok(|| unlink_sem(&name.name))?;
-        cx.expect_eq("its file", exists(&name), false)?;
-        cx.expect_errno(ENOENT, || open_sem(&name.name, 0, 0, 0))
-    },
-);
-const UNLINK_OPEN: Probe = probe(
-    "sync.sem.unlink.open-works-on",
-    "processes that have an unlinked semaphore open go on using it",
-    "the careful unlink as soon as all have opened it, so that a crash leaves nothing",
-    &[man("sem_unlink(3)", "")],
-    |cx| {
-        let (name, sem) = created(cx, 0)?;
-        let limit = lost();
-        let waiter = sleeper(cx, || done(sem.timed_wait(&limit)))?;
-        cx.expect_ok(|| unlink_sem(&name.name))?;
-        cx.expect_ok(|| sem.post())?;
-        expect_said("sem_timedwait", &waiter.join()?, &Ok(0))
-    },
-);
-const UNLINK_NEW: Probe = probe(
-    "sync.sem.unlink.new-one",
-    "the name made anew after an unlink is another semaphore",
-    "a service restarted while its clients live on: both sides wait, each on its own",
-    &[posix("sem_unlink")],
-    |cx| {
-        let (name, old) = created(cx, 1)?;
-        cx.expect_ok(|| unlink_sem(&name.name))?;
-        let new = cx.expect_ok(|| open_sem(&name.name, O_CREAT | O_EXCL, 0o600, 5))?;
-        cx.expect_ne("the address", new.address(), old.address())?;
-        cx.expect_ok(|| old.post())?;
-        cx.expect_eq("the values", (old.value()?, new.value()?), (2, 5))
-    },
-);
-const UNLINK_ENOENT: Probe = probe(
-    "sync.sem.unlink.enoent",
-    "sem_unlink of a name that is not there: ENOENT",
-    "stop scripts tell 'was not running' from 'could not be removed' by it",
-    &[man("sem_unlink(3)", "ENOENT")],
-    |cx| {
-        let (name, _sem) = created(cx, 1)?;
-        cx.expect_ok(|| unlink_sem(&name.name))?;
-        cx.expect_errno(ENOENT, || unlink_sem(&name.name))
-    },
-);
-const UNLINK_LONG: Probe = probe(
-    "sync.sem.unlink.enametoolong",
-    "sem_unlink of a name of 252 characters: ENAMETOOLONG",
-    "the limit is the same as for sem_open, else what was made could not be removed",
-    &[man("sem_unlink(3)", "ENAMETOOLONG")],
-    |cx| {
-        let fits = long_name(cx, LONGEST);
-        cx.expect_errno(ENOENT, || unlink_sem(&fits.name))?;
-        let long = long_name(cx, LONGEST + 1);
-        cx.expect_errno(ENAMETOOLONG, || unlink_sem(&long.name))
-    },
-);
-const UNLINK_EACCES: Probe = Probe {
-    needs: OTHERS,
-    varies: "it is the sticky bit of /dev/shm that forbids it: with mode 0777 anybody can remove anything",
-    ..probe(
-        "sync.sem.unlink.other-user-eacces",
-        "another user's semaphore cannot be unlinked: EACCES",
-        "any user could take the lock of a service away and put another in its place",
-        &[man("sem_unlink(3)", "EACCES")],
-        |cx| {
-            let (name, _sem) = created(cx, 1)?;
-            let answer: Said = cx.as_user(65534, 65534, |_| Ok(done(unlink_sem(&name.name))))?;
-            expect_said("sem_unlink as user 65534", &answer, &Err(EACCES))?;
-            cx.expect_eq("its file", exists(&name), true)
-        },
-    )
-};
