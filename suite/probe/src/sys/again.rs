@@ -50,8 +50,9 @@ extern "C" fn before_main(count: c_int, arguments: *const *const c_char, _: *con
         return;
     }
     let argument = |n: usize| {
+        let place = arguments.wrapping_add(n);
         // SAFETY: the list has `count` strings, and n is below it.
-        let text = unsafe { *arguments.add(n) };
+        let text = unsafe { place.read() };
         // SAFETY: the strings of the argument list end with a zero byte and live as long as the process.
         unsafe { CStr::from_ptr(text) }
     };

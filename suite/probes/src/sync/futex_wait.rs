@@ -50,7 +50,10 @@ const DIFFERS_EAGAIN: Probe = Probe {
 fn differs_eagain(cx: &mut Context) -> Outcome {
     let map = page()?;
     cx.expect_errno(ETIMEDOUT, || futex::wait(map.address(), 0, SHORT))?;
-    cx.elsewhere(|_| Ok(map.atomic(0).store(1, SeqCst)))?;
+    cx.elsewhere(|_| {
+        map.atomic(0).store(1, SeqCst);
+        Ok(())
+    })?;
     cx.expect_errno(EAGAIN, || futex::wait(map.address(), 0, LOST))?;
     cx.expect_errno(EAGAIN, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, None, 0, MATCH_ANY))?;
     cx.expect_eq("the word", map.atomic(0).load(SeqCst), 1)

@@ -138,8 +138,11 @@ const LAST_READER_WAKES: Probe = probe(
     },
 );
 
+/// A way to take the lock until a time of a clock.
+type TimedLock = fn(RwLock, i32, &libc::timespec) -> sys::Result<()>;
+
 /// A held lock gives ETIMEDOUT elsewhere, not before the limit.
-fn limit(cx: &mut Context, clock: i32, takes: [fn(RwLock, i32, &libc::timespec) -> sys::Result<()>; 2]) -> Outcome {
+fn limit(cx: &mut Context, clock: i32, takes: [TimedLock; 2]) -> Outcome {
     let map = memory(PREFER_READER)?;
     cx.expect_ok(|| at(&map).write())?;
     for take in takes {

@@ -48,9 +48,7 @@ pub(super) fn sleeper(cx: &mut Context, call: impl FnOnce() -> Said) -> Result<P
 pub(super) fn asleep(cx: &Context, peer: Peer<Said>) -> Result<Peer<Said>, Stop> {
     match cx.until_sleeping_in(peer.pid(), SLEEPING_CALLS) {
         Ok(()) => Ok(peer),
-        Err(_) => match peer.join()? {
-            answer => Err(Stop::fail("a call that is to wait", "the caller sleeps", words(&answer))),
-        },
+        Err(_) => Err(Stop::fail("a call that is to wait", "the caller sleeps", words(&peer.join()?))),
     }
 }
 
