@@ -233,7 +233,7 @@ const LIMIT_EINVAL: Probe = probe(
 );
 const CLOCK_DEFAULT: Probe = probe(
     "sync.cond.attr.clock-default",
-    "a condition variable's clock is the wall clock; the monotonic one can be set",
+    "a condition variable's clock is the wall clock unless set otherwise",
     "programs that assume the other wait for minutes, or not at all",
     &[posix("pthread_condattr_getclock")],
     |cx| {

@@ -114,7 +114,7 @@ const WAIT2_DIFFERS: Probe = futex2(
 
 const WAIT2_LIMIT: Probe = futex2(
     "sync.futex2.wait.limit",
-    "futex_wait gives ETIMEDOUT no earlier than its absolute limit, by either clock",
+    "futex_wait gives ETIMEDOUT no earlier than its limit, by either clock",
     "the new call takes the clock as an argument; the wrong one would wait for years",
     |cx| {
         let map = page()?;

@@ -4,7 +4,7 @@ use super::tools::{LOST, SHORT, Said, asleep, asleep_again, expect_said, expect_
 use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EFAULT, EINTR, ETIMEDOUT};
 use shmcheck_probe::sys;
 use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
-use shmcheck_probe::{Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, kernel, man};
+use shmcheck_probe::{Context, Isolate, Map, Need, Outcome, Peer, Probe, Stop, Sys, kernel, man, procfs};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
@@ -20,6 +20,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &STOP_CONTINUES,
     &READ_ONLY,
     &UNTOUCHED_PAGE,
+    &TIME_NAMESPACE,
 ];
 
 /// A probe of this file: pure memory, no namespace.
@@ -235,7 +236,7 @@ const UNTOUCHED_PAGE: Probe = Probe {
     spec: &[man("futex(2)", "FUTEX_WAIT")],
     ..probe(
         "sync.futex.wait.untouched-page",
-        "a word in a page that nobody touched yet reads as zero and can be waited on",
+        "a word in a page that nobody touched yet is zero and can be waited on",
         "segments are huge and lazy: the first process to wait must not fail because no page is there yet",
         untouched_page,
     )
@@ -246,4 +247,41 @@ fn untouched_page(cx: &mut Context) -> Outcome {
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
     cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
+}
+
+const TIME_NAMESPACE: Probe = Probe {
+    isolate: Isolate::Fresh,
+    needs: &[Need::Cap(caps::Capability::CAP_SYS_ADMIN)],
+    calls: &[Sys::Futex, Sys::Unshare],
+    spec: &[man("time_namespaces(7)", ""), kernel("kernel/futex/syscalls.c", "timens_ktime_to_host")],
+    ..probe(
+        "sync.futex.wait.time-namespace",
+        "an absolute limit is a time of the caller's time namespace",
+        "restored containers (CRIU) have shifted clocks: read as the host's time their limits come hours too late",
+        time_namespace,
+    )
+};
+fn time_namespace(cx: &mut Context) -> Outcome {
+    const CLONE_NEWTIME: i32 = 0x80;
+    let map = page()?;
+    let outside = sys::clock(CLOCK_MONOTONIC).0;
+    let peer = cx.fork(|cx| {
+        let skip = |what: String| Stop::skip("time-namespace", what);
+        sys::unshare(CLONE_NEWTIME).map_err(|e| skip(format!("unshare → {}", e.name())))?;
+        // An hour ahead: a limit taken as the host's would be an hour away.
+        std::fs::write("/proc/self/timens_offsets", "monotonic 3600 0")
+            .map_err(|e| skip(format!("write to /proc/self/timens_offsets: {e}")))?;
+        cx.elsewhere(|_| {
+            let end = futex::after(CLOCK_MONOTONIC, SHORT);
+            let answer = said(futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&end), 0, MATCH_ANY));
+            Ok((answer, futex::reached(CLOCK_MONOTONIC, &end), end.tv_sec))
+        })
+    })?;
+    expect_soon("FUTEX_WAIT_BITSET with a limit of 2 ms", "comes back", || {
+        Ok(procfs::state(peer.pid()).is_none_or(|state| state == 'Z'))
+    })?;
+    let (answer, reached, limit) = peer.join()?;
+    cx.expect("the clock inside", limit > outside + 3_000, "an hour ahead", (limit, outside))?;
+    cx.expect_eq("the limit is reached", reached, true)?;
+    expect_said("FUTEX_WAIT_BITSET", &answer, &Err(ETIMEDOUT))
 }

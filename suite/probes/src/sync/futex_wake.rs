@@ -254,7 +254,8 @@ fn removed_segment(cx: &mut Context) -> Outcome {
 
 const HUGE_SUBPAGES: Probe = Probe {
     spec: &[kernel("kernel/futex/core.c", "commit 13d60f4b6ab5, hugepages in the futex key")],
-    needs: &[shmcheck_probe::Need::HugePages { kib: 2048, count: 1 }],
+    needs: super::memory::Memory::Huge.needs(),
+    isolate: super::memory::Memory::Huge.isolate(),
     ..probe(
         "sync.futex.key.huge-subpages",
         "words at one offset of two small pages of a huge page are two futexes",

@@ -52,6 +52,8 @@ impl Memory {
     pub(super) const fn isolate(self) -> Isolate {
         match self {
             Self::Segment | Self::Posix => Isolate::Fresh,
+            // Two at once would take each other's pages from a small pool.
+            Self::Huge => Isolate::CellAlone,
             _ => Isolate::Cell,
         }
     }

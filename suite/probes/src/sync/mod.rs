@@ -10,6 +10,7 @@ mod futex_wake;
 mod memory;
 mod mutex;
 mod pi_refused;
+mod pid_namespace;
 mod places;
 mod requeue_pi;
 mod requeue_pi_refused;
@@ -62,6 +63,7 @@ pub const CHAPTER: Chapter = Chapter {
         futex2::PROBES,
         robust_list::PROBES,
         robust_walk::PROBES,
+        pid_namespace::PROBES,
     ],
     excluded: &[
         excluded(

@@ -171,7 +171,7 @@ const BARRIER_EINVAL: Probe = probe(
 );
 const TYPE_VALUES: Probe = probe(
     "sync.mutex.attr.type-einval",
-    "pthread_mutexattr_settype takes the types there are, others are EINVAL",
+    "pthread_mutexattr_settype refuses unknown types: EINVAL",
     "a type that is ignored turns a recursive lock into a deadlock",
     &[posix("pthread_mutexattr_settype")],
     |cx| {
@@ -182,7 +182,7 @@ const TYPE_VALUES: Probe = probe(
 );
 const PROTOCOL_VALUES: Probe = probe(
     "sync.mutex.attr.protocol-einval",
-    "pthread_mutexattr_setprotocol takes the protocols there are, others are EINVAL",
+    "pthread_mutexattr_setprotocol refuses unknown protocols: EINVAL",
     "real-time software that asks for inheritance must not get a plain mutex instead",
     &[posix("pthread_mutexattr_setprotocol")],
     |cx| {
@@ -377,7 +377,7 @@ const INHERIT_RELOCK: Probe = probe(
 );
 const INHERIT_LIMIT: Probe = probe(
     "sync.mutex.inherit.timedlock-not-early",
-    "a timed lock of a held PI mutex gives ETIMEDOUT no earlier than its limit",
+    "a timed lock of a held PI mutex gives ETIMEDOUT, not early",
     "real-time loops rely on it to report an overrun rather than to miss the next cycle",
     &[posix("pthread_mutex_timedlock")],
     |cx| limit(cx, MutexKind::INHERIT, CLOCK_REALTIME),

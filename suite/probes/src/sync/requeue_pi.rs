@@ -198,7 +198,7 @@ const HANDLER_AFTER: Probe = Probe {
     spec: &[kernel("kernel/futex/requeue.c", "futex_wait_requeue_pi, EWOULDBLOCK")],
     ..probe(
         "sync.futex.requeue-pi.handler-after-move",
-        "a signal handler after the move ends the wait with EAGAIN, without the lock",
+        "a handler after the move ends the wait with EAGAIN, without the lock",
         "the caller then locks by itself; it must not find the lock its own already",
         handler_after,
     )

@@ -211,7 +211,7 @@ const NOT_RECOVERABLE: Probe = probe(
     "sync.robust.not-recoverable",
     "unlocked without repair the mutex is lost for all: ENOTRECOVERABLE",
     "nobody may go on with data of which the one who saw it said nothing",
-    &[man("pthread_mutexattr_setrobust(3)", "ENOTRECOVERABLE"), posix("pthread_mutex_consistent")],
+    &[man("pthread_mutexattr_setrobust(3)", "PTHREAD_MUTEX_ROBUST"), posix("pthread_mutex_consistent")],
     |cx| not_recoverable(cx, MutexKind::ROBUST),
 );
 const INHERIT_NOT_RECOVERABLE: Probe = probe(
@@ -236,7 +236,7 @@ const NOT_RECOVERABLE_WAITER: Probe = probe(
     "sync.robust.not-recoverable-waiter",
     "who waits when it is given up is woken with ENOTRECOVERABLE",
     "the process that gives up knows of nobody; without a wake-up the other sleeps on a lock that is lost",
-    &[posix("pthread_mutex_consistent"), man("pthread_mutexattr_setrobust(3)", "ENOTRECOVERABLE")],
+    &[posix("pthread_mutex_consistent"), man("pthread_mutexattr_setrobust(3)", "PTHREAD_MUTEX_ROBUST")],
     |cx| {
         let map = orphaned(cx, MutexKind::ROBUST)?;
         cx.expect_errno(EOWNERDEAD, || at(&map).timed_lock(&lost()))?;

@@ -128,7 +128,7 @@ const CIRCLE_ENDS: Probe = Probe {
     spec: WALK,
     ..probe(
         "sync.robust-list.circle-ends",
-        "a list that never returns to its head does not keep the process from ending",
+        "a list that never returns to its head does not keep a process alive",
         "the list is the program's own memory and may be anything; exit must come to its end",
         circle_ends,
     )

@@ -224,7 +224,7 @@ const KIND_READER: Probe = probe(
 );
 const KIND_WRITER: Probe = probe(
     "sync.rwlock.kind.writer-first",
-    "with the writer kind a waiting writer keeps new readers of any process out",
+    "with the writer kind a waiting writer keeps new readers out",
     "configuration must change while readers come and go without a gap",
     &[man("pthread_rwlockattr_setkind_np(3)", "PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP")],
     |cx| new_reader(cx, PREFER_WRITER_NONRECURSIVE, Err(EBUSY)),

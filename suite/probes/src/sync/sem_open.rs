@@ -210,7 +210,7 @@ const NO_DESCRIPTORS: Probe = probe(
 
 const MODE_UMASK: Probe = probe(
     "sync.sem.open.mode-umask",
-    "a new semaphore has the mode given, less the umask, and the caller as owner",
+    "a new semaphore has the mode given less the umask, the caller as owner",
     "services set 0666 for their clients and forget the umask of systemd: EACCES for everybody else",
     &[man("sem_open(3)", "umask"), posix("sem_open")],
     |cx| {

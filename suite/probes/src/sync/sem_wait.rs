@@ -32,7 +32,6 @@ pub(super) const PROBES: &[&Probe] = &[
     &HANDLER_RESTART,
     &TIMED_HANDLER,
     &KILLED_WAITER,
-    &PRIVATE_COUNTS,
     &EXEC_MEMFD,
     &EXEC_SEGMENT,
 ];
@@ -240,7 +239,7 @@ fn not_early(cx: &Context, clock: i32, wait: fn(Sem, &libc::timespec) -> sys::Re
 
 const LIMIT_REALTIME: Probe = probe(
     "sync.sem.timedwait.not-early",
-    "sem_timedwait gives ETIMEDOUT no earlier than its limit on the wall clock",
+    "sem_timedwait gives ETIMEDOUT no earlier than its wall-clock limit",
     "a consumer with a watchdog restarts its producer too soon",
     &[man("sem_wait(3)", "ETIMEDOUT")],
     |cx| not_early(cx, CLOCK_REALTIME, |sem, end| sem.timed_wait(end)),
@@ -368,28 +367,11 @@ const KILLED_WAITER: Probe = probe(
         expect_value(cx, &map, 0)
     },
 );
-const PRIVATE_COUNTS: Probe = probe(
-    "sync.sem.init.private-counts-only",
-    "the value of a semaphore in shared memory is shared, the waking needs pshared",
-    "pshared 0 by mistake passes every test without contention: the count is right, and the sleeper sleeps on",
-    &[man("sem_init(3)", "pshared")],
-    |cx| {
-        let map = Map::shared_anonymous(sys::page_size())?;
-        at(&map).init(false, 0)?;
-        cx.elsewhere(|_| Ok(at(&map).post()?))?;
-        expect_value(cx, &map, 1)?;
-        at(&map).init(true, 0)?;
-        let peer = waiter(cx, &map)?;
-        cx.elsewhere(|_| Ok(at(&map).post()?))?;
-        expect_said("sem_timedwait on a shared one", &peer.join()?, &Ok(0))
-    },
-);
-
 const EXEC_MEMFD: Probe = Probe {
     calls: &[Sys::Futex, Sys::MemfdCreate],
     ..probe(
         "sync.sem.exec.memfd",
-        "a program started by execve that maps the memfd again posts the semaphore",
+        "a program started by execve maps the memfd again and wakes a waiter",
         "launchers pass a descriptor to the next program, which knows neither address nor process",
         &[man("sem_init(3)", ""), posix("sem_init")],
         |cx| {
@@ -406,7 +388,7 @@ const EXEC_SEGMENT: Probe = Probe {
     calls: &[Sys::Futex, Sys::Shmget, Sys::Shmat],
     ..probe(
         "sync.sem.exec.segment",
-        "a program started by execve that attaches the segment again posts the semaphore",
+        "a program started by execve attaches the segment and wakes a waiter",
         "execve detaches everything; the semaphore lives in the segment and not in the process",
         &[man("sem_init(3)", ""), man("shmop(2)", "execve")],
         |cx| {

@@ -102,7 +102,7 @@ const WAITV_DIFFERS: Probe = waitv(
 
 const WAITV_LIMIT: Probe = waitv(
     "sync.futex.waitv.limit",
-    "futex_waitv gives ETIMEDOUT no earlier than its absolute limit, by either clock",
+    "futex_waitv gives ETIMEDOUT no earlier than its limit, by either clock",
     "WaitForMultipleObjects has a deadline; coming back early makes a game's loop spin",
     |cx| {
         let map = page()?;
@@ -133,7 +133,7 @@ const WAITV_HANDLER: Probe = waitv(
 
 const WAITV_PRIVATE: Probe = waitv(
     "sync.futex.waitv.private-word",
-    "of a private and a shared word only the shared one is reached from outside",
+    "of a private and a shared word only the shared one is reached outside",
     "each word has its own flags: one wait covers a thread's event and another process's",
     |cx| {
         let map = page()?;
