@@ -3,7 +3,7 @@
 
 use super::futex_pi::{lock, unlock};
 use super::robust_list::List;
-use super::tools::{Said, expect_said, said, sleeper};
+use super::tools::{Said, done, expect_said, said, sleeper};
 use libc::EDEADLK;
 use shmcheck_probe::sys::futex::{self, OWNER_DIED, TID_MASK};
 use shmcheck_probe::{Context, Map, Namespace, Need, Outcome, Peer, Probe, Stop, Sys, kernel, man, sys};
@@ -64,7 +64,8 @@ const SAME_NUMBER: Probe = Probe {
 };
 fn same_number(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(sys::page_size())?;
-    first_of_namespace(cx, || Ok(Ok(lock(map.address())?)))?.join()?;
+    let first = first_of_namespace(cx, || Ok(said(lock(map.address()))))?.join()?;
+    expect_said("FUTEX_LOCK_PI as number 1", &first, &Ok(0))?;
     // The first has died without a robust list: the word still names number 1.
     cx.expect_eq("the word", map.atomic(0).load(SeqCst) & TID_MASK, 1)?;
     let second = first_of_namespace(cx, || Ok(said(lock(map.address()))))?.join()?;
@@ -85,14 +86,14 @@ const MARKS_OWN_NUMBER: Probe = Probe {
 fn marks_own_number(cx: &mut Context) -> Outcome {
     let list = List::new(2)?;
     let outside = 77_777;
-    first_of_namespace(cx, || {
+    let ended = first_of_namespace(cx, || {
         list.set_word(0, futex::own_tid());
         list.set_word(1, outside);
         list.link(2);
-        list.register()?;
-        Ok(Ok(0))
+        Ok(done(list.register()))
     })?
     .join()?;
+    expect_said("set_robust_list", &ended, &Ok(0))?;
     cx.expect_eq("the word with the number inside", list.word(0), OWNER_DIED)?;
     cx.expect_eq("the other word", list.word(1), outside)
 }
