@@ -55,8 +55,8 @@ const WAIT2_WAKE2: Probe = futex2(
     |cx| {
         let map = page()?;
         let peer = sleeper(cx, || wait2(map.address(), 1))?;
-        cx.expect_eq("waiters woken at another word", wake2(map.address() + 4, 9)?, 0)?;
-        cx.expect_eq("waiters woken", wake2(map.address(), 9)?, 1)?;
+        expect_said("waiters woken at another word", &said(wake2(map.address() + 4, 9)), &Ok(0))?;
+        expect_said("waiters woken", &said(wake2(map.address(), 9)), &Ok(1))?;
         expect_said("futex_wait", &peer.join()?, &Ok(0))
     },
 );
@@ -68,9 +68,9 @@ const WAKE2_NONE: Probe = futex2(
     |cx| {
         let map = page()?;
         let peer = sleeper(cx, || wait2(map.address(), 1))?;
-        cx.expect_eq("waiters woken", wake2(map.address(), 0)?, 0)?;
+        expect_said("waiters woken", &said(wake2(map.address(), 0)), &Ok(0))?;
         still_asleep(cx, "the waiter", &peer)?;
-        cx.expect_eq("waiters woken with a count of 1", wake2(map.address(), 1)?, 1)?;
+        expect_said("waiters woken with a count of 1", &said(wake2(map.address(), 1)), &Ok(1))?;
         expect_said("futex_wait", &peer.join()?, &Ok(0))
     },
 );
@@ -82,8 +82,8 @@ const WAKE2_COUNT: Probe = futex2(
     |cx| {
         let map = page()?;
         let peers = [sleeper(cx, || wait2(map.address(), 1))?, sleeper(cx, || wait2(map.address(), 1))?];
-        cx.expect_eq("woken of 2 with a count of 1", wake2(map.address(), 1)?, 1)?;
-        cx.expect_eq("woken then", wake2(map.address(), 9)?, 1)?;
+        expect_said("woken of 2 with a count of 1", &said(wake2(map.address(), 1)), &Ok(1))?;
+        expect_said("woken then", &said(wake2(map.address(), 9)), &Ok(1))?;
         peers.into_iter().try_for_each(|peer| expect_said("futex_wait", &peer.join()?, &Ok(0)))
     },
 );
@@ -95,8 +95,8 @@ const MASK2: Probe = futex2(
     |cx| {
         let map = page()?;
         let peer = sleeper(cx, || wait2(map.address(), 0b10))?;
-        cx.expect_eq("woken with another bit", futex::wake2(map.address(), 0b01, 9, SIZE_U32)?, 0)?;
-        cx.expect_eq("woken with the waiter's bit", futex::wake2(map.address(), 0b11, 9, SIZE_U32)?, 1)?;
+        expect_said("woken with another bit", &said(futex::wake2(map.address(), 0b01, 9, SIZE_U32)), &Ok(0))?;
+        expect_said("woken with the waiter's bit", &said(futex::wake2(map.address(), 0b11, 9, SIZE_U32)), &Ok(1))?;
         expect_said("futex_wait", &peer.join()?, &Ok(0))
     },
 );
@@ -157,7 +157,7 @@ const WAKE2_REFUSED: Probe = futex2(
     |cx| {
         let map = page()?;
         let at = map.address();
-        cx.expect_eq("waiters woken", wake2(at, 1)?, 0)?;
+        expect_said("waiters woken", &said(wake2(at, 1)), &Ok(0))?;
         for flags in [0, 1, 3, SIZE_U32 | 0x4000] {
             cx.expect_errno(EINVAL, || futex::wake2(at, 1, 1, flags))?;
         }
@@ -184,9 +184,9 @@ const REQUEUE2_MOVES: Probe = futex2(
     |cx| {
         let map = page()?;
         let peers = two_sleepers(cx, &map)?;
-        cx.expect_eq("woken or moved", futex::requeue2(Some(&pair(&map, 0)), 0, 1, 9)?, 2)?;
-        cx.expect_eq("waiters at the first word", wake2(map.address(), 9)?, 0)?;
-        cx.expect_eq("waiters at the second word", wake2(map.address() + 64, 9)?, 1)?;
+        expect_said("woken or moved", &said(futex::requeue2(Some(&pair(&map, 0)), 0, 1, 9)), &Ok(2))?;
+        expect_said("waiters at the first word", &said(wake2(map.address(), 9)), &Ok(0))?;
+        expect_said("waiters at the second word", &said(wake2(map.address() + 64, 9)), &Ok(1))?;
         peers.into_iter().try_for_each(|peer| expect_said("futex_wait", &peer.join()?, &Ok(0)))
     },
 );
@@ -199,8 +199,8 @@ const REQUEUE2_DIFFERS: Probe = futex2(
         let map = page()?;
         let peers = two_sleepers(cx, &map)?;
         cx.expect_errno(EAGAIN, || futex::requeue2(Some(&pair(&map, 7)), 0, 1, 9))?;
-        cx.expect_eq("waiters at the second word", wake2(map.address() + 64, 9)?, 0)?;
-        cx.expect_eq("waiters at the first word", wake2(map.address(), 9)?, 2)?;
+        expect_said("waiters at the second word", &said(wake2(map.address() + 64, 9)), &Ok(0))?;
+        expect_said("waiters at the first word", &said(wake2(map.address(), 9)), &Ok(2))?;
         peers.into_iter().try_for_each(|peer| expect_said("futex_wait", &peer.join()?, &Ok(0)))
     },
 );
@@ -212,7 +212,7 @@ const REQUEUE2_REFUSED: Probe = futex2(
     |cx| {
         let map = page()?;
         let good = pair(&map, 0);
-        cx.expect_eq("woken or moved of nobody", futex::requeue2(Some(&good), 0, 1, 1)?, 0)?;
+        expect_said("woken or moved of nobody", &said(futex::requeue2(Some(&good), 0, 1, 1)), &Ok(0))?;
         cx.expect_errno(EINVAL, || futex::requeue2(Some(&good), 1, 1, 1))?;
         cx.expect_errno(EINVAL, || futex::requeue2(None, 0, 1, 1))?;
         cx.expect_errno(EINVAL, || futex::requeue2(Some(&good), 0, -1, 1))?;
@@ -229,10 +229,10 @@ const OLD_AND_NEW: Probe = futex2(
     |cx| {
         let map = page()?;
         let old = sleeper(cx, || wait_for_wake(map.address(), 0))?;
-        cx.expect_eq("old waiters woken by the new call", wake2(map.address(), 9)?, 1)?;
+        expect_said("old waiters woken by the new call", &said(wake2(map.address(), 9)), &Ok(1))?;
         expect_said("FUTEX_WAIT", &old.join()?, &Ok(0))?;
         let new = sleeper(cx, || wait2(map.address(), 1))?;
-        cx.expect_eq("new waiters woken by the old call", futex::wake(map.address(), 9)?, 1)?;
+        expect_said("new waiters woken by the old call", &said(futex::wake(map.address(), 9)), &Ok(1))?;
         expect_said("futex_wait", &new.join()?, &Ok(0))
     },
 );

@@ -1,6 +1,6 @@
 //! futex(2): FUTEX_WAKE_OP, which changes a second word and wakes there by what it was.
 
-use super::tools::{expect_said, sleeper, wait_for_wake};
+use super::tools::{expect_said, said, sleeper, wait_for_wake};
 use libc::ENOSYS;
 use shmcheck_probe::sys::futex::{self, FUTEX_WAKE_OP, wake_op_code};
 use shmcheck_probe::{Clause, Context, Isolate, Map, Outcome, Probe, Sys, kernel, man, sys};
@@ -131,7 +131,7 @@ fn comparison(cx: &mut Context, cmp: u32, rows: &[(u32, u32, bool)]) -> Outcome 
         let wanted = if holds { std::mem::take(&mut left) } else { 0 };
         cx.expect_eq(&format!("woken by comparison {cmp} of {before} with {argument:#x}"), woken, wanted)?;
     }
-    cx.expect_eq("waiters left", futex::wake(second, 9)?, 0)?;
+    expect_said("waiters left", &said(futex::wake(second, 9)), &Ok(0))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
 }
 
@@ -196,9 +196,9 @@ fn both_counted(cx: &mut Context) -> Outcome {
         sleeper(cx, || wait_for_wake(second, 0))?,
     ];
     let code = wake_op_code(OP_SET, 1, CMP_EQ, 0);
-    cx.expect_eq("woken at both words", futex::op(first, FUTEX_WAKE_OP, 1, 1, second, code)?, 2)?;
+    expect_said("woken at both words", &said(futex::op(first, FUTEX_WAKE_OP, 1, 1, second, code)), &Ok(2))?;
     cx.expect_eq("the second word", map.atomic(64).load(SeqCst), 1)?;
-    cx.expect_eq("waiters left at the first word", futex::wake(first, 9)?, 1)?;
+    expect_said("waiters left at the first word", &said(futex::wake(first, 9)), &Ok(1))?;
     peers.into_iter().try_for_each(|peer| expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0)))
 }
 

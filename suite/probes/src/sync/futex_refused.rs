@@ -1,7 +1,7 @@
 //! futex(2): addresses, time limits, masks and operations that are refused, and with which errno.
 
 use super::futex_wait::{page, probe};
-use super::tools::{SHORT, bad_nanos};
+use super::tools::{SHORT, bad_nanos, expect_said, said};
 use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EFAULT, EINVAL, ENOSYS, ETIMEDOUT};
 use shmcheck_probe::sys;
 use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
@@ -93,7 +93,7 @@ fn mask_einval(cx: &mut Context) -> Outcome {
     let soon = futex::after(CLOCK_MONOTONIC, SHORT);
     cx.expect_errno(ETIMEDOUT, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&soon), 0, 1))?;
     cx.expect_errno(EINVAL, || futex::timed(map.address(), FUTEX_WAIT_BITSET, 0, Some(&soon), 0, 0))?;
-    cx.expect_eq("woken with a mask", futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 1)?, 0)?;
+    expect_said("woken with a mask", &said(futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 1)), &Ok(0))?;
     cx.expect_errno(EINVAL, || futex::op(map.address(), futex::FUTEX_WAKE_BITSET, 1, 0, 0, 0))
 }
 
@@ -137,7 +137,7 @@ const UNREADABLE_EFAULT: Probe = Probe {
 
 fn unreadable_efault(cx: &mut Context) -> Outcome {
     let map = page()?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 0)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 1)), &Ok(0))?;
     sys::mprotect(map.address(), map.len(), libc::PROT_NONE)?;
     cx.expect_errno(EFAULT, || futex::wait(map.address(), 0, SHORT))?;
     cx.expect_errno(EFAULT, || futex::wake(map.address(), 1))

@@ -75,7 +75,7 @@ fn sleeps_while_equal(cx: &mut Context) -> Outcome {
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
     map.atomic(0).store(7, SeqCst);
     super::tools::still_asleep(cx, "the waiter after a plain store", &peer)?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 1)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
 }
 
@@ -167,7 +167,7 @@ fn handler_eintr(cx: &mut Context) -> Outcome {
         peer.signal(futex::SIGNAL)?;
         expect_said("FUTEX_WAIT", &peer.join()?, &Err(EINTR))?;
     }
-    cx.expect_eq("waiters left", futex::wake(map.address(), 1)?, 0)
+    expect_said("waiters left", &said(futex::wake(map.address(), 1)), &Ok(0))
 }
 
 const HANDLER_RESTART: Probe = Probe {
@@ -185,7 +185,7 @@ fn handler_restart(cx: &mut Context) -> Outcome {
     let peer = with_handler(cx, &map, libc::SA_RESTART, wait_for_ever)?;
     peer.signal(futex::SIGNAL)?;
     let peer = asleep_again(cx, peer)?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 1)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
 }
 
@@ -203,7 +203,7 @@ fn stop_continues(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
     peer.signal(libc::SIGSTOP)?;
-    cx.until("the waiter is stopped", || Ok(shmcheck_probe::procfs::state(peer.pid()) == Some('T')))?;
+    cx.until("the waiter is stopped", || Ok(procfs::state(peer.pid()) == Some('T')))?;
     peer.signal(libc::SIGCONT)?;
     expect_soon("FUTEX_WAKE", "finds the waiter again", || Ok(futex::wake(map.address(), 1)? == 1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
@@ -225,7 +225,7 @@ fn read_only(cx: &mut Context) -> Outcome {
     let map = Map::shared(&fd, 4096)?;
     let reader = Map::new(4096, libc::PROT_READ, libc::MAP_SHARED, std::os::fd::AsRawFd::as_raw_fd(&fd))?;
     let peer = sleeper(cx, || wait_for_wake(reader.address(), 0))?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 1)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))?;
     let writes = "FUTEX_LOCK_PI, which must write the word";
     let refused = said(futex::timed(reader.address(), futex::FUTEX_LOCK_PI, 0, None, 0, 0));
@@ -245,7 +245,7 @@ const UNTOUCHED_PAGE: Probe = Probe {
 fn untouched_page(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 1)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
 }
 

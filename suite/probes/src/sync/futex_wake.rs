@@ -63,9 +63,9 @@ const WAKES_AT_MOST: Probe = Probe {
 fn wakes_at_most(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peers = sleepers(cx, map.address(), 3)?;
-    cx.expect_eq("woken of 3 with count 2", futex::wake(map.address(), 2)?, 2)?;
+    expect_said("woken of 3 with count 2", &said(futex::wake(map.address(), 2)), &Ok(2))?;
     // The third is still queued: exactly one more is found.
-    cx.expect_eq("woken with count 5", futex::wake(map.address(), 5)?, 1)?;
+    expect_said("woken with count 5", &said(futex::wake(map.address(), 5)), &Ok(1))?;
     all_woken(peers)
 }
 
@@ -80,9 +80,9 @@ const NOBODY_WAITS: Probe = Probe {
 };
 fn nobody_waits(cx: &mut Context) -> Outcome {
     let map = page()?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 5)?, 0)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 5)), &Ok(0))?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
-    cx.expect_eq("waiters woken afterwards", futex::wake(map.address(), 5)?, 1)?;
+    expect_said("waiters woken afterwards", &said(futex::wake(map.address(), 5)), &Ok(1))?;
     all_woken(vec![peer])
 }
 
@@ -99,10 +99,10 @@ fn one_at_a_time(cx: &mut Context) -> Outcome {
     let map = page()?;
     let other = sleeper(cx, || wait_for_wake(map.address() + 64, 0))?;
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 9)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 9)), &Ok(1))?;
     all_woken(vec![peer])?;
     still_asleep(cx, "the waiter on the other word", &other)?;
-    cx.expect_eq("waiters woken there", futex::wake(map.address() + 64, 9)?, 1)?;
+    expect_said("waiters woken there", &said(futex::wake(map.address() + 64, 9)), &Ok(1))?;
     all_woken(vec![other])
 }
 
@@ -129,7 +129,7 @@ fn bitset_matches(cx: &mut Context) -> Outcome {
     cx.expect_eq("woken with the writer's bit", wake(0b110)?, 1)?;
     all_woken(vec![writer])?;
     still_asleep(cx, "the waiter with another bit", &readers)?;
-    cx.expect_eq("woken by a plain wake", futex::wake(at, 9)?, 1)?;
+    expect_said("woken by a plain wake", &said(futex::wake(at, 9)), &Ok(1))?;
     all_woken(vec![readers])
 }
 
@@ -147,7 +147,7 @@ fn private_stays(cx: &mut Context) -> Outcome {
     let peer = sleeper(cx, || wait_for_wake(map.address(), 0))?;
     let private = futex::op(map.address(), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 9, 0, 0, 0)?;
     cx.expect_eq("woken by a private wake", private, 0)?;
-    cx.expect_eq("woken by a shared wake", futex::wake(map.address(), 9)?, 1)?;
+    expect_said("woken by a shared wake", &said(futex::wake(map.address(), 9)), &Ok(1))?;
     all_woken(vec![peer])
 }
 
@@ -164,7 +164,7 @@ fn private_wait_unreached(cx: &mut Context) -> Outcome {
     let map = page()?;
     let wait = || said(futex::timed(map.address(), FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, None, 0, 0));
     let peer = sleeper(cx, wait)?;
-    cx.expect_eq("woken by a shared wake", futex::wake(map.address(), 9)?, 0)?;
+    expect_said("woken by a shared wake", &said(futex::wake(map.address(), 9)), &Ok(0))?;
     let private = futex::op(map.address(), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 9, 0, 0, 0)?;
     cx.expect_eq("woken by a private wake", private, 0)?;
     still_asleep(cx, "the private waiter", &peer)?;
@@ -185,7 +185,7 @@ fn private_memory(cx: &mut Context) -> Outcome {
     let map = Map::new(sys::page_size(), libc::PROT_READ | libc::PROT_WRITE, flags, -1)?;
     map.write(64, 1);
     let peer = sleeper(cx, || said(futex::timed(map.address(), FUTEX_WAIT, 0, None, 0, 0)))?;
-    cx.expect_eq("woken from the parent", futex::wake(map.address(), 9)?, 0)?;
+    expect_said("woken from the parent", &said(futex::wake(map.address(), 9)), &Ok(0))?;
     still_asleep(cx, "the child", &peer)?;
     peer.kill().map(drop)
 }
@@ -205,7 +205,7 @@ fn second_mapping(cx: &mut Context) -> Outcome {
     let copy = Map::view(sys::mremap(map.address(), 0, map.len(), libc::MREMAP_MAYMOVE, 0)?, map.len());
     let peer = sleeper(cx, || wait_for_wake(map.address() + 8, 0))?;
     cx.expect_ne("the address of the second mapping", copy.address(), map.address())?;
-    cx.expect_eq("woken through the second mapping", futex::wake(copy.address() + 8, 9)?, 1)?;
+    expect_said("woken through the second mapping", &said(futex::wake(copy.address() + 8, 9)), &Ok(1))?;
     all_woken(vec![peer])
 }
 
@@ -226,8 +226,8 @@ fn key_by_offset(cx: &mut Context) -> Outcome {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     let second = Map::at(0, size, protection, libc::MAP_SHARED, fd.as_raw_fd(), size as i64)?;
     let peer = sleeper(cx, || wait_for_wake(second.address(), 0))?;
-    cx.expect_eq("woken on the first page", futex::wake(whole.address(), 9)?, 0)?;
-    cx.expect_eq("woken on the second page", futex::wake(whole.address() + size, 9)?, 1)?;
+    expect_said("woken on the first page", &said(futex::wake(whole.address(), 9)), &Ok(0))?;
+    expect_said("woken on the second page", &said(futex::wake(whole.address() + size, 9)), &Ok(1))?;
     all_woken(vec![peer])
 }
 
@@ -248,7 +248,7 @@ fn removed_segment(cx: &mut Context) -> Outcome {
     let (here, there) = (segment.attach(0)?, segment.attach(0)?);
     segment.remove()?;
     let peer = sleeper(cx, || wait_for_wake(there.address(), 0))?;
-    cx.expect_eq("waiters woken", futex::wake(here.address(), 9)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(here.address(), 9)), &Ok(1))?;
     all_woken(vec![peer])
 }
 
@@ -267,8 +267,8 @@ fn huge_subpages(cx: &mut Context) -> Outcome {
     let map = super::memory::Memory::Huge.make(cx)?.map;
     let (first, second) = (map.address(), map.address() + 3 * sys::page_size());
     let peer = sleeper(cx, || wait_for_wake(second, 0))?;
-    cx.expect_eq("woken on the first small page", futex::wake(first, 9)?, 0)?;
-    cx.expect_eq("woken on the fourth small page", futex::wake(second, 9)?, 1)?;
+    expect_said("woken on the first small page", &said(futex::wake(first, 9)), &Ok(0))?;
+    expect_said("woken on the fourth small page", &said(futex::wake(second, 9)), &Ok(1))?;
     all_woken(vec![peer])
 }
 
@@ -285,7 +285,7 @@ fn killed_waiter(cx: &mut Context) -> Outcome {
     let map = page()?;
     let mut peers = sleepers(cx, map.address(), 2)?;
     peers.remove(0).kill()?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 1)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 1)), &Ok(1))?;
     all_woken(peers)
 }
 
@@ -304,8 +304,8 @@ fn requeue_moves(cx: &mut Context) -> Outcome {
     let peers = sleepers(cx, from, 3)?;
     futex::op(from, FUTEX_REQUEUE, 1, 1, to, 0)?;
     // Three waiters: one was woken, one moved, one stayed. Each place is counted by waking it.
-    cx.expect_eq("waiters at the second word", futex::wake(to, 9)?, 1)?;
-    cx.expect_eq("waiters left at the first word", futex::wake(from, 9)?, 1)?;
+    expect_said("waiters at the second word", &said(futex::wake(to, 9)), &Ok(1))?;
+    expect_said("waiters left at the first word", &said(futex::wake(from, 9)), &Ok(1))?;
     all_woken(peers)
 }
 
@@ -322,10 +322,10 @@ fn cmp_requeue_counts(cx: &mut Context) -> Outcome {
     let map = page()?;
     let (from, to) = (map.address(), map.address() + 256);
     let peers = sleepers(cx, from, 3)?;
-    let said = futex::op(from, FUTEX_CMP_REQUEUE, 0, usize::try_from(i32::MAX).unwrap_or(9), to, 0)?;
-    cx.expect_eq("woken or moved", said, 3)?;
-    cx.expect_eq("waiters left at the first word", futex::wake(from, 9)?, 0)?;
-    cx.expect_eq("waiters at the second word", futex::wake(to, 9)?, 3)?;
+    let moved = futex::op(from, FUTEX_CMP_REQUEUE, 0, usize::try_from(i32::MAX).unwrap_or(9), to, 0);
+    expect_said("woken or moved", &said(moved), &Ok(3))?;
+    expect_said("waiters left at the first word", &said(futex::wake(from, 9)), &Ok(0))?;
+    expect_said("waiters at the second word", &said(futex::wake(to, 9)), &Ok(3))?;
     all_woken(peers)
 }
 
@@ -344,8 +344,8 @@ fn cmp_requeue_eagain(cx: &mut Context) -> Outcome {
     let peers = sleepers(cx, from, 1)?;
     map.atomic(0).store(5, SeqCst);
     cx.expect_errno(EAGAIN, || futex::op(from, FUTEX_CMP_REQUEUE, 1, 1, to, 4))?;
-    cx.expect_eq("waiters at the second word", futex::wake(to, 9)?, 0)?;
-    cx.expect_eq("waiters left at the first word", futex::wake(from, 9)?, 1)?;
+    expect_said("waiters at the second word", &said(futex::wake(to, 9)), &Ok(0))?;
+    expect_said("waiters left at the first word", &said(futex::wake(from, 9)), &Ok(1))?;
     all_woken(peers)
 }
 
@@ -361,7 +361,7 @@ const REQUEUE_NEGATIVE: Probe = Probe {
 fn requeue_negative(cx: &mut Context) -> Outcome {
     let map = page()?;
     let (from, to) = (map.address(), map.address() + 256);
-    cx.expect_eq("woken or moved of nobody", futex::op(from, FUTEX_CMP_REQUEUE, 1, 1, to, 0)?, 0)?;
+    expect_said("woken or moved of nobody", &said(futex::op(from, FUTEX_CMP_REQUEUE, 1, 1, to, 0)), &Ok(0))?;
     cx.expect_errno(EINVAL, || futex::op(from, FUTEX_CMP_REQUEUE, u32::MAX, 1, to, 0))?;
     cx.expect_errno(EINVAL, || futex::op(from, FUTEX_CMP_REQUEUE, 1, u32::MAX as usize, to, 0))
 }
@@ -379,7 +379,7 @@ fn requeue_same_word(cx: &mut Context) -> Outcome {
     let map = page()?;
     let peers = sleepers(cx, map.address(), 2)?;
     futex::op(map.address(), FUTEX_CMP_REQUEUE, 0, 9, map.address(), 0)?;
-    cx.expect_eq("waiters woken", futex::wake(map.address(), 9)?, 2)?;
+    expect_said("waiters woken", &said(futex::wake(map.address(), 9)), &Ok(2))?;
     all_woken(peers)
 }
 

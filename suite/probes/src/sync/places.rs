@@ -284,8 +284,8 @@ fn wakes(cx: &mut Context, shared: &Shared) -> Outcome {
     // The mapping is made before the fork, so that nothing but the futex call can put the peer to sleep.
     let other = shared.again()?;
     let peer = sleeper(cx, || said(futex::wait(other.address() + COUNT, 0, LOST)))?;
-    cx.expect_eq("waiters woken on the next word", futex::wake(word + 4, 1)?, 0)?;
-    cx.expect_eq("waiters woken", futex::wake(word, u32::MAX >> 1)?, 1)?;
+    expect_said("waiters woken on the next word", &said(futex::wake(word + 4, 1)), &Ok(0))?;
+    expect_said("waiters woken", &said(futex::wake(word, u32::MAX >> 1)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))?;
     expect_soon("a second wake", "no waiter is left", || Ok(futex::wake(word, 1)? == 0))
 }

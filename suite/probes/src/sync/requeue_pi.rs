@@ -64,9 +64,9 @@ impl Words {
     }
 
     /// The waiter is still where it was: freeing the mutex and moving it there makes it the owner.
-    pub(super) fn finish(&self, cx: &Context, peer: Peer<Said>) -> Outcome {
+    pub(super) fn finish(&self, peer: Peer<Said>) -> Outcome {
         self.map.atomic(MUTEX).store(0, SeqCst);
-        cx.expect_eq("woken or moved to the free lock", self.requeue(1)?, 1)?;
+        expect_said("woken or moved to the free lock", &said(self.requeue(1)), &Ok(1))?;
         expect_said("the waiter that owns the lock", &peer.join()?, &Ok(1))
     }
 }
@@ -88,7 +88,7 @@ const FREE_TARGET: Probe = Probe {
 fn free_target(cx: &mut Context) -> Outcome {
     let words = words()?;
     let peer = words.waiter(cx)?;
-    cx.expect_eq("woken or moved", words.requeue(0)?, 1)?;
+    expect_said("woken or moved", &said(words.requeue(0)), &Ok(1))?;
     expect_said("the waiter that owns the lock", &peer.join()?, &Ok(1))?;
     cx.expect_eq("the lock at the end", words.mutex_word(), 0)
 }
@@ -107,9 +107,9 @@ fn held_target(cx: &mut Context) -> Outcome {
     let words = words()?;
     cx.expect_ok(|| lock(words.mutex))?;
     let peers = [words.waiter(cx)?, words.waiter(cx)?, words.waiter(cx)?];
-    cx.expect_eq("woken or moved", words.requeue(99)?, 3)?;
+    expect_said("woken or moved", &said(words.requeue(99)), &Ok(3))?;
     cx.expect_eq("the lock's word", words.mutex_word(), futex::own_tid() | WAITERS)?;
-    cx.expect_eq("waiters left at the condition", futex::wake(words.cond, 9)?, 0)?;
+    expect_said("waiters left at the condition", &said(futex::wake(words.cond, 9)), &Ok(0))?;
     for peer in &peers {
         super::tools::still_asleep(cx, "a waiter that was moved", peer)?;
     }
@@ -189,7 +189,7 @@ const HANDLER_BEFORE: Probe = Probe {
             let peer = with_handler(cx, &words)?;
             peer.signal(futex::SIGNAL)?;
             let peer = asleep_again(cx, peer)?;
-            words.finish(cx, peer)
+            words.finish(peer)
         },
     )
 };
@@ -208,7 +208,7 @@ fn handler_after(cx: &mut Context) -> Outcome {
     let words = words()?;
     cx.expect_ok(|| lock(words.mutex))?;
     let peer = with_handler(cx, &words)?;
-    cx.expect_eq("woken or moved", words.requeue(1)?, 1)?;
+    expect_said("woken or moved", &said(words.requeue(1)), &Ok(1))?;
     peer.signal(futex::SIGNAL)?;
     expect_said("the waiter", &peer.join()?, &Err(EAGAIN))?;
     cx.expect_eq("the owner", words.mutex_word() & TID_MASK, futex::own_tid())?;

@@ -61,7 +61,7 @@ fn cmp_differs(cx: &mut Context) -> Outcome {
     let peer = words.waiter(cx)?;
     cx.expect_errno(EAGAIN, || requeue(words.cond, 1, 1, words.mutex, 7))?;
     cx.expect_eq("the lock", words.mutex_word(), 0)?;
-    words.finish(cx, peer)
+    words.finish(peer)
 }
 
 const SAME_WORD: Probe = Probe {
@@ -113,7 +113,7 @@ fn wake_not_one(cx: &mut Context) -> Outcome {
     for count in [0, 2, u32::MAX >> 1] {
         cx.expect_errno(EINVAL, || requeue(words.cond, count, 1, words.mutex, 0))?;
     }
-    words.finish(cx, peer)
+    words.finish(peer)
 }
 
 const OTHER_TARGET: Probe = Probe {
@@ -132,7 +132,7 @@ fn other_target(cx: &mut Context) -> Outcome {
     let other = words.mutex + 64;
     cx.expect_errno(EINVAL, || requeue(words.cond, 1, 1, other, 0))?;
     cx.expect_eq("the other lock", words.map.atomic(MUTEX + 64).load(SeqCst), 0)?;
-    words.finish(cx, peer)
+    words.finish(peer)
 }
 
 const PLAIN_SOURCE: Probe = Probe {
@@ -150,7 +150,7 @@ fn plain_source(cx: &mut Context) -> Outcome {
     let peer = sleeper(cx, || wait_for_wake(words.cond, 0))?;
     cx.expect_errno(EINVAL, || words.requeue(1))?;
     cx.expect_eq("the lock", words.mutex_word(), 0)?;
-    cx.expect_eq("waiters woken", futex::wake(words.cond, 9)?, 1)?;
+    expect_said("waiters woken", &said(futex::wake(words.cond, 9)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
 }
 
@@ -191,9 +191,9 @@ fn plain_target(cx: &mut Context) -> Outcome {
     let plain = sleeper(cx, || wait_for_wake(words.mutex, own))?;
     let peer = words.waiter(cx)?;
     cx.expect_errno(EINVAL, || words.requeue(1))?;
-    cx.expect_eq("waiters woken at the target", futex::wake(words.mutex, 9)?, 1)?;
+    expect_said("waiters woken at the target", &said(futex::wake(words.mutex, 9)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &plain.join()?, &Ok(0))?;
-    words.finish(cx, peer)
+    words.finish(peer)
 }
 
 const PLAIN_OPS: Probe = Probe {
@@ -213,7 +213,7 @@ fn plain_ops(cx: &mut Context) -> Outcome {
     cx.expect_errno(EINVAL, || futex::op(words.cond, futex::FUTEX_CMP_REQUEUE, 1, 1, words.mutex, 0))?;
     let code = futex::wake_op_code(1, 0, 0, 0);
     cx.expect_errno(EINVAL, || futex::op(words.cond, futex::FUTEX_WAKE_OP, 1, 1, words.mutex, code))?;
-    words.finish(cx, peer)
+    words.finish(peer)
 }
 
 const OWN_EDEADLK: Probe = Probe {
@@ -231,7 +231,7 @@ fn own_edeadlk(cx: &mut Context) -> Outcome {
     let peer = words.waiter(cx)?;
     words.map.atomic(MUTEX).store(peer.pid().cast_unsigned(), SeqCst);
     cx.expect_errno(EDEADLK, || words.requeue(1))?;
-    words.finish(cx, peer)
+    words.finish(peer)
 }
 
 const CHAIN_EDEADLK: Probe = Probe {
@@ -266,7 +266,7 @@ const ESRCH_TARGET: Probe = Probe {
             let peer = words.waiter(cx)?;
             words.map.atomic(MUTEX).store(TID_MASK - 1, SeqCst);
             cx.expect_errno(ESRCH, || words.requeue(1))?;
-            words.finish(cx, peer)
+            words.finish(peer)
         },
     )
 };
@@ -284,7 +284,7 @@ const EPERM_TARGET: Probe = Probe {
             let peer = words.waiter(cx)?;
             words.map.atomic(MUTEX).store(2, SeqCst);
             cx.expect_errno(EPERM, || words.requeue(1))?;
-            words.finish(cx, peer)
+            words.finish(peer)
         },
     )
 };

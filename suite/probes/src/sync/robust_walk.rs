@@ -1,7 +1,7 @@
 //! How the kernel walks the robust list of a process that ends: pending entries, limits, damage.
 
 use super::robust_list::{HEAD, List, STRIDE, TO_WORD, holder, probe};
-use super::tools::{expect_said, sleeper, still_asleep, wait_for_wake};
+use super::tools::{expect_said, said, sleeper, still_asleep, wait_for_wake};
 use shmcheck_probe::sys::futex::{self, OWNER_DIED, ROBUST_HEAD, ROBUST_LIST_LIMIT, WAITERS};
 use shmcheck_probe::{Clause, Context, Map, Outcome, Probe, Sys, doc, kernel, sys};
 use std::os::fd::AsRawFd;
@@ -53,7 +53,7 @@ fn pending_word(cx: &mut Context, word: u32, woken: bool) -> Outcome {
         list.put(HEAD + 16, list.address(List::entry(0)));
     })?;
     cx.expect_eq("the word", list.word(0), word)?;
-    cx.expect_eq("waiters left", futex::wake(list.word_address(0), 9)?, i64::from(!woken))?;
+    expect_said("waiters left", &said(futex::wake(list.word_address(0), 9)), &Ok(i64::from(!woken)))?;
     expect_said("FUTEX_WAIT", &waiter.join()?, &Ok(0))
 }
 
@@ -246,7 +246,7 @@ fn pi_entry(cx: &mut Context) -> Outcome {
     peer.join()?;
     cx.expect_eq("the word", list.word(0), OWNER_DIED | WAITERS)?;
     still_asleep(cx, "the plain waiter", &waiter)?;
-    cx.expect_eq("waiters left", futex::wake(list.word_address(0), 9)?, 1)?;
+    expect_said("waiters left", &said(futex::wake(list.word_address(0), 9)), &Ok(1))?;
     expect_said("FUTEX_WAIT", &waiter.join()?, &Ok(0))
 }
 

@@ -70,7 +70,11 @@ const WAITV_INDEX: Probe = waitv(
             let peer = sleeper(cx, || wait(&words(&map, 3)))?;
             wake_one(map.address() + 4 * index)?;
             expect_said("futex_waitv", &peer.join()?, &Ok(index as i64))?;
-            cx.expect_eq("waiters left at the others", futex::wake(map.address() + 4 * ((index + 1) % 3), 9)?, 0)?;
+            expect_said(
+                "waiters left at the others",
+                &said(futex::wake(map.address() + 4 * ((index + 1) % 3), 9)),
+                &Ok(0),
+            )?;
         }
         Ok(())
     },
@@ -92,11 +96,11 @@ const WAITV_DIFFERS: Probe = waitv(
     "sync.futex.waitv.differs-eagain",
     "futex_waitv does not sleep when any word differs: EAGAIN",
     "the event may have come at the third word while the first two were looked at",
-    |cx| {
+    |_| {
         let map = page()?;
         map.atomic(8).store(1, SeqCst);
         expect_said("futex_waitv", &wait(&words(&map, 3)), &Err(EAGAIN))?;
-        cx.expect_eq("waiters left at the first word", futex::wake(map.address(), 9)?, 0)
+        expect_said("waiters left at the first word", &said(futex::wake(map.address(), 9)), &Ok(0))
     },
 );
 
@@ -141,7 +145,7 @@ const WAITV_PRIVATE: Probe = waitv(
         list[0].flags |= FUTEX_PRIVATE_FLAG as u32;
         let peer = sleeper(cx, || wait(&list))?;
         // Once the second word is found, the first is queued for certain; it is looked at before.
-        cx.expect_eq("woken at the private word", futex::wake(map.address(), 9)?, 0)?;
+        expect_said("woken at the private word", &said(futex::wake(map.address(), 9)), &Ok(0))?;
         wake_one(map.address() + 4)?;
         expect_said("futex_waitv", &peer.join()?, &Ok(1))
     },
@@ -198,7 +202,7 @@ const WAITV_WORDS: Probe = Probe {
         "sync.futex.waitv.word-einval",
         "a word with another size, an unknown flag or a reserved value: EINVAL",
         "a library that fills the structure carelessly must not get a wait of some other kind",
-        |cx| {
+        |_| {
             let map = page()?;
             let good = WaitWord::shared(map.address(), 0);
             let bad = [
@@ -211,7 +215,7 @@ const WAITV_WORDS: Probe = Probe {
             for word in bad {
                 expect_said(&format!("futex_waitv with {word:?}"), &wait(&[good, word]), &Err(EINVAL))?;
             }
-            cx.expect_eq("waiters left at the good word", futex::wake(map.address(), 9)?, 0)
+            expect_said("waiters left at the good word", &said(futex::wake(map.address(), 9)), &Ok(0))
         },
     )
 };
@@ -246,7 +250,7 @@ const WAITV_EFAULT: Probe = Probe {
             cx.expect_errno(EFAULT, || futex::waitv_at(gone, 1, 0, 0, CLOCK_MONOTONIC))?;
             cx.expect_errno(EFAULT, || futex::waitv_at(list.as_ptr() as usize, 1, 0, gone, CLOCK_MONOTONIC))?;
             expect_said("futex_waitv", &wait(&[list[0], WaitWord::shared(gone, 0)]), &Err(EFAULT))?;
-            cx.expect_eq("waiters left at the good word", futex::wake(map.address(), 9)?, 0)
+            expect_said("waiters left at the good word", &said(futex::wake(map.address(), 9)), &Ok(0))
         },
     )
 };
@@ -259,7 +263,7 @@ const WAITV_GONE: Probe = waitv(
         let map = page()?;
         sleeper(cx, || wait(&words(&map, 3)))?.kill()?;
         let peer = sleeper(cx, || wait_for_wake(map.address() + 8, 0))?;
-        cx.expect_eq("woken with a count of one", futex::wake(map.address() + 8, 1)?, 1)?;
+        expect_said("woken with a count of one", &said(futex::wake(map.address() + 8, 1)), &Ok(1))?;
         expect_said("FUTEX_WAIT", &peer.join()?, &Ok(0))
     },
 );
