@@ -22,6 +22,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &HANDLER_KEEPS_WAITING,
     &OWNER_KILLED,
     &DEAD_TAKEN_OVER,
+    &DYING_QUEUES,
     &PRIORITY_INHERITED,
     &PRIORITY_FIRST,
 ];
@@ -376,4 +377,30 @@ fn priority_first(cx: &mut Context) -> Outcome {
     cx.expect_ok(|| unlock(map.address()))?;
     expect_said("the turn of the waiter of priority 10", &high.join()?, &Ok(0))?;
     expect_said("the turn of the waiter of priority 5", &low.join()?, &Ok(1))
+}
+
+const DYING_QUEUES: Probe = Probe {
+    spec: &[kernel("kernel/futex/pi.c", "attach_to_pi_state, comment 6")],
+    ..probe(
+        "sync.futex.pi.dying-owner-queues",
+        "a word marked by a dying owner's list still queues those who come",
+        "the list is walked before the waiters are woken; who asks in between must wait with the others, not fail",
+        dying_queues,
+    )
+};
+fn dying_queues(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    cx.expect_ok(|| lock(map.address()))?;
+    let first = waiter(cx, &map)?;
+    let good = map.atomic(0).load(SeqCst);
+    // As the walk of a robust list leaves it: no owner in the word, while the kernel still knows one.
+    map.atomic(0).store(OWNER_DIED | WAITERS, SeqCst);
+    let second = waiter(cx, &map)?;
+    map.atomic(0).store(good, SeqCst);
+    cx.expect_ok(|| unlock(map.address()))?;
+    for peer in [first, second] {
+        let pid = peer.pid().cast_unsigned();
+        cx.expect_eq("the owner that a waiter saw", owner_in("FUTEX_LOCK_PI", &peer.join()?)?, pid)?;
+    }
+    Ok(())
 }

@@ -1,11 +1,13 @@
 //! futex(2): addresses, time limits, masks and operations that are refused, and with which errno.
 
 use super::futex_wait::{page, probe};
-use super::tools::{SHORT, bad_nanos, expect_said, said};
-use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EFAULT, EINVAL, ENOSYS, ETIMEDOUT};
+use super::tools::{SHORT, Said, bad_nanos, expect_said, said};
+use libc::{CLOCK_MONOTONIC, CLOCK_REALTIME, EAGAIN, EFAULT, EINVAL, ENOSYS, ETIMEDOUT};
 use shmcheck_probe::sys;
-use shmcheck_probe::sys::futex::{self, FUTEX_CLOCK_REALTIME, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY};
-use shmcheck_probe::{Context, Map, Outcome, Probe, kernel, man};
+use shmcheck_probe::sys::futex::{
+    self, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY, WaitWord,
+};
+use shmcheck_probe::{Context, Map, Outcome, Probe, Sys, kernel, man};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
@@ -15,6 +17,8 @@ pub(super) const PROBES: &[&Probe] = &[
     &UNALIGNED_EINVAL,
     &MASK_EINVAL,
     &UNMAPPED_EFAULT,
+    &PRIVATE_UNMAPPED,
+    &PRIVATE_UNTOUCHED,
     &UNREADABLE_EFAULT,
     &TIMEOUT_EFAULT,
     &TRUNCATED_EFAULT,
@@ -232,4 +236,69 @@ fn realtime_enosys(cx: &mut Context) -> Outcome {
         cx.expect_errno(ENOSYS, || futex::op(map.address(), op | FUTEX_CLOCK_REALTIME, 0, 0, 0, MATCH_ANY))?;
     }
     cx.expect_eq("the word", map.atomic(0).load(SeqCst), 0)
+}
+
+/// An operation on two words, and what it says of words that are 0.
+type Private = (&'static str, fn(usize, usize) -> Said, Said);
+
+/// Operations with `FUTEX_PRIVATE_FLAG`, which the kernel starts without a look at the page.
+const PRIVATE: &[Private] = &[
+    ("FUTEX_WAIT", |first, second| private(FUTEX_WAIT, first, second, 0), Err(EAGAIN)),
+    ("FUTEX_CMP_REQUEUE", |first, second| private(futex::FUTEX_CMP_REQUEUE, first, second, 0), Ok(0)),
+    ("FUTEX_WAKE_OP", |first, second| private(futex::FUTEX_WAKE_OP, first, second, 0), Ok(0)),
+    ("FUTEX_CMP_REQUEUE_PI", |first, second| private(futex::FUTEX_CMP_REQUEUE_PI, first, second, 0), Ok(0)),
+    ("FUTEX_TRYLOCK_PI", |first, second| private(futex::FUTEX_TRYLOCK_PI, first, second, 0), Ok(0)),
+    ("futex_waitv", private_waitv, Err(EAGAIN)),
+];
+
+/// One with 1 as value or count, which no fresh word holds.
+fn private(op: i32, first: usize, second: usize, val3: u32) -> Said {
+    let val2 = usize::from(op != FUTEX_WAIT);
+    said(futex::op(first, op | FUTEX_PRIVATE_FLAG, 1, val2, second, val3))
+}
+
+fn private_waitv(first: usize, _: usize) -> Said {
+    let mut word = WaitWord::shared(first, 1);
+    word.flags |= FUTEX_PRIVATE_FLAG.cast_unsigned();
+    said(futex::waitv(&[word], 1, 0, None, CLOCK_MONOTONIC))
+}
+
+const PRIVATE_UNMAPPED: Probe = Probe {
+    spec: &[man("futex(2)", "EFAULT")],
+    calls: &[Sys::Futex, Sys::FutexWaitv],
+    ..probe(
+        "sync.futex.private.unmapped-efault",
+        "with FUTEX_PRIVATE_FLAG an unmapped word is refused, too: EFAULT",
+        "the short cut past the look-up of the page must not be a way around the check",
+        private_unmapped,
+    )
+};
+fn private_unmapped(_cx: &mut Context) -> Outcome {
+    let gone = futex::unmapped()?;
+    for (name, operation, _) in PRIVATE {
+        expect_said(name, &operation(gone, gone + 8), &Err(EFAULT))?;
+    }
+    Ok(())
+}
+
+const PRIVATE_UNTOUCHED: Probe = Probe {
+    spec: &[man("futex(2)", "FUTEX_PRIVATE_FLAG"), kernel("kernel/futex/core.c", "fault_in_user_writeable")],
+    calls: &[Sys::Futex, Sys::FutexWaitv],
+    ..probe(
+        "sync.futex.private.untouched-page",
+        "private operations work on pages that nobody touched yet",
+        "a fresh segment has no pages: the kernel must fetch them in the middle of the operation and begin again",
+        private_untouched,
+    )
+};
+fn private_untouched(cx: &mut Context) -> Outcome {
+    let size = sys::page_size();
+    for &(name, operation, ref wanted) in PRIVATE {
+        // Two pages of its own for each, none of which was ever touched.
+        let map = Map::shared_anonymous(2 * size)?;
+        expect_said(name, &operation(map.address(), map.address() + size), wanted)?;
+        let owned = if name == "FUTEX_TRYLOCK_PI" { futex::own_tid() } else { 0 };
+        cx.expect_eq("the word", map.atomic(0).load(SeqCst), owned)?;
+    }
+    Ok(())
 }

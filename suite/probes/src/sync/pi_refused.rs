@@ -4,7 +4,7 @@ use super::futex_pi::{lock, owner_in, page, probe, try_lock, unlock, waiter};
 use super::tools::{expect_said, said, sleeper, wait_for_wake};
 use libc::{EDEADLK, EINVAL, EPERM, ESRCH};
 use shmcheck_probe::sys::futex::{self, TID_MASK, WAITERS};
-use shmcheck_probe::{Context, Outcome, Probe, Stop, kernel, man};
+use shmcheck_probe::{Context, Outcome, Probe, Stop, kernel, man, procfs};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
@@ -13,6 +13,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &CHAIN_EDEADLK,
     &UNLOCK_EPERM,
     &NO_OWNER_ESRCH,
+    &ZOMBIE_ESRCH,
     &KERNEL_THREAD_EPERM,
     &PLAIN_WAITER_EINVAL,
     &PLAIN_OPS_EINVAL,
@@ -214,4 +215,25 @@ fn tampered_einval(cx: &mut Context) -> Outcome {
     map.atomic(0).store(good, SeqCst);
     cx.expect_ok(|| unlock(map.address()))?;
     peer.join().and_then(|seen| owner_in("FUTEX_LOCK_PI", &seen)).map(drop)
+}
+
+const ZOMBIE_ESRCH: Probe = Probe {
+    spec: &[man("futex(2)", "ESRCH"), kernel("kernel/futex/pi.c", "handle_exit_race")],
+    ..probe(
+        "sync.futex.pi.zombie-esrch",
+        "a word whose owner has ended but was not waited for is refused: ESRCH",
+        "containers without an init keep zombies for ever; a lock that waits for one waits as long",
+        zombie_esrch,
+    )
+};
+fn zombie_esrch(cx: &mut Context) -> Outcome {
+    let map = page()?;
+    let peer = cx.fork(|_| Ok(()))?;
+    cx.until("the owner is a zombie", || Ok(procfs::state(peer.pid()) == Some('Z')))?;
+    let dead = peer.pid().cast_unsigned();
+    map.atomic(0).store(dead, SeqCst);
+    cx.expect_errno(ESRCH, || lock(map.address()))?;
+    cx.expect_errno(ESRCH, || try_lock(map.address()))?;
+    cx.expect_eq("the owner", map.atomic(0).load(SeqCst) & TID_MASK, dead)?;
+    peer.join()
 }

@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering::SeqCst;
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
     &PENDING_MARKED,
+    &PENDING_LISTED,
+    &HALF_HEAD,
     &PENDING_UNLOCK_WAKES,
     &PENDING_FOREIGN,
     &EVERY_ENTRY,
@@ -278,4 +280,64 @@ fn read_only_stops(cx: &mut Context) -> Outcome {
     go.open()?;
     peer.join()?;
     cx.expect_eq("the word", seen.atomic(TO_WORD).load(SeqCst), tid)
+}
+
+const PENDING_LISTED: Probe = Probe {
+    spec: WALK,
+    ..probe(
+        "sync.robust-list.pending-listed",
+        "an entry that is pending and on the list wakes one waiter, not two",
+        "unlocking passes through this state; two wake-ups for one lock is a herd at every crash",
+        pending_listed,
+    )
+};
+fn pending_listed(cx: &mut Context) -> Outcome {
+    let list = List::new(1)?;
+    let (peer, go) = holder(cx, &list, |list, tid| {
+        list.set_word(0, tid | WAITERS);
+        list.link(1);
+        list.put(HEAD + 16, list.address(List::entry(0)));
+    })?;
+    let held = peer.pid().cast_unsigned() | WAITERS;
+    let waiters = [
+        sleeper(cx, || wait_for_wake(list.word_address(0), held))?,
+        sleeper(cx, || wait_for_wake(list.word_address(0), held))?,
+    ];
+    go.open()?;
+    peer.join()?;
+    cx.expect_eq("the word", list.word(0), OWNER_DIED | WAITERS)?;
+    expect_said("waiters left", &said(futex::wake(list.word_address(0), 9)), &Ok(1))?;
+    waiters.into_iter().try_for_each(|waiter| expect_said("FUTEX_WAIT", &waiter.join()?, &Ok(0)))
+}
+
+const HALF_HEAD: Probe = Probe {
+    spec: WALK,
+    ..probe(
+        "sync.robust-list.half-head",
+        "a list head that reaches into unmapped memory marks nothing",
+        "without the offset every entry would be taken for its word, and strangers' memory be written",
+        half_head,
+    )
+};
+fn half_head(cx: &mut Context) -> Outcome {
+    let size = sys::page_size();
+    let list = List::new(1)?;
+    for readable in [8, 16] {
+        let map = Map::shared_anonymous(2 * size)?;
+        sys::munmap(map.address() + size, size)?;
+        let head = map.address() + size - readable;
+        let tid: i64 = cx.elsewhere(|_| {
+            list.set_word(0, futex::own_tid());
+            list.link(1);
+            list.put(List::entry(0), head);
+            map.write_all(size - readable, &list.address(List::entry(0)).to_ne_bytes());
+            if readable == 16 {
+                map.write_all(size - 8, &TO_WORD.to_ne_bytes());
+            }
+            futex::set_robust_list(head, ROBUST_HEAD)?;
+            Ok(futex::own_tid().into())
+        })?;
+        cx.expect_eq("the word", i64::from(list.word(0)), tid)?;
+    }
+    Ok(())
 }
