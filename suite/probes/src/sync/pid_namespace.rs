@@ -57,7 +57,7 @@ const SAME_NUMBER: Probe = Probe {
     spec: &[kernel("kernel/futex/core.c", "handle_futex_death: the same TID in another PID namespace")],
     ..probe(
         "sync.futex.pid-namespace.same-number",
-        "owners of one number in two pid namespaces take each other for themselves",
+        "one number in two pid namespaces is one owner to the kernel",
         "two containers' main processes are both number 1: the second one's lock fails with EDEADLK though another holds it",
         same_number,
     )
