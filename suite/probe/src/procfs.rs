@@ -117,7 +117,12 @@ pub fn state(pid: libc::pid_t) -> Option<char> {
 
 /// The number of the system call a stopped or sleeping process is in, where the kernel tells. proc_pid_syscall(5).
 pub fn current_call(pid: libc::pid_t) -> Option<libc::c_long> {
-    fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?.split(' ').next()?.parse().ok()
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    // It has left the call in which it slept a moment ago, or a fault that looked like one: in no call, not "not told".
+    if text.trim_end() == "running" {
+        return Some(-1);
+    }
+    text.split(' ').next()?.parse().ok()
 }
 
 /// A field of a `Name:   value kB` file such as /proc/meminfo or /proc/PID/smaps_rollup, as a number.

@@ -3,11 +3,14 @@
 //! Each wrapper returns the call's value or an [`Error`] with the call's name and errno. Where the C library and the
 //! system call can differ, the library's function has the plain name and the system call stands in [`raw`].
 
+pub mod again;
 pub mod fs;
+pub mod futex;
 pub mod memfd;
 pub mod mman;
 pub mod posix;
 pub mod process;
+pub mod pthread;
 pub mod queue;
 pub mod raw;
 pub mod sem;
