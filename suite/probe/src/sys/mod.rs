@@ -17,6 +17,7 @@ pub mod sync;
 pub use fs::*;
 pub use mman::*;
 pub use process::*;
+pub use queue::*;
 pub use shm::*;
 
 use std::cell::Cell;
