@@ -3,6 +3,9 @@
 mod sysv_copy;
 mod sysv_ctl;
 mod sysv_get;
+mod sysv_info;
+mod sysv_limits;
+mod sysv_perm;
 mod sysv_receive;
 mod sysv_send;
 mod sysv_wait;
@@ -41,6 +44,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "queues",
     title: "Message queues",
     intro: "",
-    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES],
+    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES],
     excluded: &[],
 };
