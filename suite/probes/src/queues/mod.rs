@@ -1,5 +1,8 @@
 //! Chapter 5: message queues.
 
+mod posix_open;
+mod posix_rlimit;
+mod posix_unlink;
 mod sysv_copy;
 mod sysv_ctl;
 mod sysv_get;
@@ -44,6 +47,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "queues",
     title: "Message queues",
     intro: "",
-    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES],
+    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES, posix_open::PROBES, posix_unlink::PROBES, posix_rlimit::PROBES],
     excluded: &[],
 };

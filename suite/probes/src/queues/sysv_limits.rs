@@ -2,7 +2,7 @@
 
 use libc::{CLONE_NEWIPC, EINVAL, ENOENT, ENOSPC};
 use shmcheck_probe::sys::{self, IPC_CREAT, IPC_EXCL, IPC_INFO, IPC_NOWAIT};
-use shmcheck_probe::{Context, Isolate, MsgQueue, Namespace, Need, Outcome, Probe, Sys, doc, kernel, man, procfs};
+use shmcheck_probe::{Context, Isolate, MsgQueue, Namespace, Need, Outcome, Probe, Stop, Sys, doc, kernel, man, procfs};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -22,7 +22,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &NS_ID,
     &NS_SAME_KEY,
     &NS_RETURN,
-    &NS_WAITER,
+    &NS_ENDS,
 ];
 
 const MSGMAX_LOWER: Probe = Probe {
@@ -335,22 +335,36 @@ const NS_RETURN: Probe = Probe {
     })
 };
 
-const NS_WAITER: Probe = Probe {
-    title: "a queue is destroyed with its namespace, whoever left it before",
-    why: "a stopped container must leave no queues: nobody could find or remove them",
-    spec: &[doc("ipc_namespaces(7)", "DESCRIPTION"), kernel("ipc/namespace.c", "free_ipcs")],
+const NS_ENDS: Probe = Probe {
+    title: "an IPC namespace with queues is destroyed when nothing holds it",
+    why: "a stopped container must leave no queues: nobody could find or remove them, and they cost kernel memory",
+    spec: &[doc("ipc_namespaces(7)", "DESCRIPTION"), kernel("ipc/namespace.c", "put_ipc_ns")],
     calls: &[Sys::Msgget, Sys::Unshare],
-    needs: NS_NEEDS,
+    needs: &[Need::New(Namespace::Ipc), Need::New(Namespace::User)],
     isolate: Isolate::FreshOnly,
     ..Probe::new("sysv.msg.ns.ends-with-last", |cx| {
         cx.elsewhere(|cx| {
+            // As owner of a user namespace this process limits its IPC namespaces: the one it is in and one more.
+            sys::unshare(libc::CLONE_NEWUSER)?;
+            const LIMIT: &str = "/proc/sys/user/max_ipc_namespaces";
+            if let Err(e) = std::fs::write(LIMIT, "2") {
+                return Err(Stop::skip(format!("{LIMIT} writable in a user namespace"), e.to_string()));
+            }
             sys::unshare(CLONE_NEWIPC)?;
             let id = sys::msgget(cx.fresh_key(), IPC_CREAT | 0o600)?;
-            sys::msgsnd(id, 1, b"lost", 0)?;
-            // Nobody else is in that namespace: it ends here, and this one is another.
+            sys::msgsnd(id, 1, &[7; 5000], 0)?;
+            let held = sys::open("/proc/self/ns/ipc", libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
             sys::unshare(CLONE_NEWIPC)?;
             cx.expect_errno(EINVAL, || sys::msg_stat(id))?;
-            cx.expect_eq("queues", sys::msg_info(sys::MSG_INFO)?.1.msgpool, 0)
+            cx.expect_errno(ENOSPC, || sys::unshare(CLONE_NEWIPC))?;
+            drop(held);
+            // Each round is possible only because the namespace before the last is gone.
+            for _ in 0..3 {
+                cx.expect_ok(|| sys::unshare(CLONE_NEWIPC))?;
+                let id = sys::msgget(cx.fresh_key(), IPC_CREAT | 0o600)?;
+                sys::msgsnd(id, 1, b"lost", 0)?;
+            }
+            Ok(())
         })
     })
 };
