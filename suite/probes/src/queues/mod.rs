@@ -1,7 +1,9 @@
 //! Chapter 5: message queues.
 
 mod posix_open;
+mod posix_receive;
 mod posix_rlimit;
+mod posix_send;
 mod posix_unlink;
 mod sysv_copy;
 mod sysv_ctl;
@@ -47,6 +49,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "queues",
     title: "Message queues",
     intro: "",
-    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES, posix_open::PROBES, posix_unlink::PROBES, posix_rlimit::PROBES],
+    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES, posix_open::PROBES, posix_unlink::PROBES, posix_rlimit::PROBES, posix_send::PROBES, posix_receive::PROBES],
     excluded: &[],
 };
