@@ -1,5 +1,7 @@
 //! Chapter 5: message queues.
 
+mod posix_attr;
+mod posix_notify;
 mod posix_open;
 mod posix_receive;
 mod posix_rlimit;
@@ -49,6 +51,6 @@ pub const CHAPTER: Chapter = Chapter {
     name: "queues",
     title: "Message queues",
     intro: "",
-    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES, posix_open::PROBES, posix_unlink::PROBES, posix_rlimit::PROBES, posix_send::PROBES, posix_receive::PROBES],
+    files: &[sysv_get::PROBES, sysv_send::PROBES, sysv_receive::PROBES, sysv_copy::PROBES, sysv_wait::PROBES, sysv_ctl::PROBES, sysv_perm::PROBES, sysv_info::PROBES, sysv_limits::PROBES, posix_open::PROBES, posix_unlink::PROBES, posix_rlimit::PROBES, posix_send::PROBES, posix_receive::PROBES, posix_attr::PROBES, posix_notify::PROBES],
     excluded: &[],
 };

@@ -6,7 +6,7 @@ use libc::{
 };
 use shmcheck_probe::guard_queue::SMALL_MQ;
 use shmcheck_probe::sys::{self, MqAttr};
-use shmcheck_probe::{Context, MqQueue, Need, Outcome, Probe, Sys, doc, kernel, man, posix};
+use shmcheck_probe::{Context, MqQueue, Need, Probe, Sys, doc, kernel, man, posix};
 use std::os::fd::AsRawFd;
 
 /// The probes of this file.
