@@ -192,6 +192,13 @@ pub fn poll_for(fd: c_int, events: i16, millis: c_int) -> Result<i16> {
     Ok(entry.revents)
 }
 
+/// The system calls that [`poll_for`] may be, by their numbers: the C library chooses.
+#[cfg(target_arch = "x86_64")]
+pub const POLL_CALLS: &[libc::c_long] = &[libc::SYS_poll, libc::SYS_ppoll];
+/// The system calls that [`poll_for`] may be, by their numbers: the C library chooses.
+#[cfg(not(target_arch = "x86_64"))]
+pub const POLL_CALLS: &[libc::c_long] = &[libc::SYS_ppoll];
+
 /// An epoll instance that watches one descriptor for these events.
 pub fn epoll_on(fd: c_int, events: c_int) -> Result<OwnedFd> {
     // SAFETY: no memory is passed.

@@ -128,7 +128,10 @@ const SET_EINVAL: Probe = Probe {
 const SET_FCNTL: Probe = Probe {
     title: "fcntl(F_SETFL) and mq_setattr switch one and the same flag",
     why: "event libraries know descriptors, not queues",
-    spec: &[doc("mq_overview(7)", "Linux implementation of message queue descriptors"), kernel("ipc/mqueue.c", "do_mq_getsetattr")],
+    spec: &[
+        doc("mq_overview(7)", "Linux implementation of message queue descriptors"),
+        kernel("ipc/mqueue.c", "do_mq_getsetattr"),
+    ],
     calls: &[Sys::MqGetsetattr],
     ..Probe::new("posix.mq.attr.set-fcntl", |cx| {
         let queue = cx.mq(0)?;

@@ -369,8 +369,8 @@ const COOKIE: [u8; NOTIFY_COOKIE] = *b"a cookie of thirty-two bytes....";
 
 /// A queue whose next message comes back as a cookie through a socket, as SIGEV_THREAD of the C library has it.
 fn cookie(cx: &mut Context) -> Result<(MqQueue, std::os::fd::OwnedFd), Stop> {
-    let socket =
-        sys::netlink_socket().map_err(|e| Stop::skip("a netlink socket", format!("socket(AF_NETLINK) → {}", e.name())))?;
+    let socket = sys::netlink_socket()
+        .map_err(|e| Stop::skip("a netlink socket", format!("socket(AF_NETLINK) → {}", e.name())))?;
     let queue = cx.mq(O_NONBLOCK)?;
     sys::mq_notify_socket(queue.fd(), socket.as_raw_fd(), &COOKIE)?;
     Ok((queue, socket))
@@ -429,7 +429,9 @@ const SOCKET_BAD: Probe = Probe {
         cx.expect_errno(EBADF, || sys::mq_notify_socket(-1, socket.as_raw_fd(), &COOKIE))?;
         cx.expect_errno(EBADF, || sys::mq_notify_socket(pipe.as_raw_fd(), socket.as_raw_fd(), &COOKIE))?;
         // The cookie lies in missing memory.
-        cx.expect_errno(EFAULT, || sys::mq_notify(queue.fd(), Some(Notify::Other(libc::SIGEV_THREAD, socket.as_raw_fd()))))?;
+        cx.expect_errno(EFAULT, || {
+            sys::mq_notify(queue.fd(), Some(Notify::Other(libc::SIGEV_THREAD, socket.as_raw_fd())))
+        })?;
         expect_free(cx, "in the end", &queue, true)
     })
 };

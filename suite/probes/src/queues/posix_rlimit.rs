@@ -113,9 +113,7 @@ const PER_USER: Probe = Probe {
             let name = cx.fresh_name();
             allow(cost(&SMALL_MQ))?;
             let _held = cx.mq(0)?;
-            cx.elsewhere(|cx| {
-                cx.expect_errno(EMFILE, || sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ)))
-            })
+            cx.elsewhere(|cx| cx.expect_errno(EMFILE, || sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ))))
         })
     })
 };

@@ -97,7 +97,11 @@ const STICKY: Probe = Probe {
     title: "mq_unlink of another user's queue is refused, though he may use it",
     why: "any user who could remove the name would stop the service of all",
     varies: "Linux says EPERM, as its sticky directory does; POSIX and the manual say EACCES",
-    spec: &[posix("mq_unlink"), kernel("fs/namei.c", "may_delete"), doc("mq_overview(7)", "Mounting the message queue filesystem")],
+    spec: &[
+        posix("mq_unlink"),
+        kernel("fs/namei.c", "may_delete"),
+        doc("mq_overview(7)", "Mounting the message queue filesystem"),
+    ],
     calls: &[Sys::MqUnlink],
     needs: &[Need::OtherUsers],
     ..Probe::new("posix.mq.unlink.other-user", |cx| {

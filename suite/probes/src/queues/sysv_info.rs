@@ -42,7 +42,10 @@ fn limits(cx: &mut Context) -> Outcome {
 const LIMITS_CONSTANTS: Probe = Probe {
     title: "IPC_INFO's unused members are the kernel's constants, not usage",
     why: "ipcs -l prints them; IPC_INFO that answers as MSG_INFO does shows nonsense there",
-    spec: &[man("msgctl(2)", "IPC_INFO"), kernel("include/uapi/linux/msg.h", "MSGPOOL, MSGMAP, MSGTQL, MSGSSZ, MSGSEG")],
+    spec: &[
+        man("msgctl(2)", "IPC_INFO"),
+        kernel("include/uapi/linux/msg.h", "MSGPOOL, MSGMAP, MSGTQL, MSGSSZ, MSGSEG"),
+    ],
     calls: &[Sys::Msgctl],
     ..Probe::new("sysv.msg.info.limits-constants", |cx| {
         let (_, info) = sys::msg_info(IPC_INFO)?;

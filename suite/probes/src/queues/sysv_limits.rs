@@ -2,7 +2,9 @@
 
 use libc::{CLONE_NEWIPC, EINVAL, ENOENT, ENOSPC};
 use shmcheck_probe::sys::{self, IPC_CREAT, IPC_EXCL, IPC_INFO, IPC_NOWAIT};
-use shmcheck_probe::{Context, Isolate, MsgQueue, Namespace, Need, Outcome, Probe, Stop, Sys, doc, kernel, man, procfs};
+use shmcheck_probe::{
+    Context, Isolate, MsgQueue, Namespace, Need, Outcome, Probe, Stop, Sys, doc, kernel, man, procfs,
+};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[

@@ -156,9 +156,8 @@ const RECEIVE_EINTR: Probe = Probe {
     ..Probe::new("sysv.msg.wait.receive-eintr", |cx| {
         let queue = cx.msg_queue(0o600)?;
         for flags in [0, SA_RESTART] {
-            let peer = cx.interrupted(flags, &[Sys::Msgrcv], |cx| {
-                cx.expect_errno(EINTR, || sys::msgrcv(queue.id, 8, 0, 0))
-            })?;
+            let peer =
+                cx.interrupted(flags, &[Sys::Msgrcv], |cx| cx.expect_errno(EINTR, || sys::msgrcv(queue.id, 8, 0, 0)))?;
             peer.join()?;
         }
         queue.put(1, b"still")?;
