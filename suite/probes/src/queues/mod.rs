@@ -4,6 +4,7 @@ mod posix_attr;
 mod posix_fs;
 mod posix_limits;
 mod posix_notify;
+mod posix_notify_thread;
 mod posix_open;
 mod posix_perm;
 mod posix_poll;
@@ -21,8 +22,9 @@ mod sysv_receive;
 mod sysv_send;
 mod sysv_wait;
 
+use shmcheck_probe::catalogue::Excluded;
 use shmcheck_probe::sys::{self, MsgStat};
-use shmcheck_probe::{Chapter, Excluded, Need};
+use shmcheck_probe::{Chapter, Need};
 
 /// What a probe needs that shows how the mode holds another user back.
 const EACCES_NEEDS: &[Need] = &[Need::OtherUsers];
@@ -77,6 +79,7 @@ pub const CHAPTER: Chapter = Chapter {
         posix_send::PROBES,
         posix_receive::PROBES,
         posix_notify::PROBES,
+        posix_notify_thread::PROBES,
         posix_poll::PROBES,
         posix_fs::PROBES,
         posix_limits::PROBES,
