@@ -17,6 +17,7 @@ mod sysv_ctl;
 mod sysv_get;
 mod sysv_info;
 mod sysv_limits;
+mod sysv_ns;
 mod sysv_perm;
 mod sysv_receive;
 mod sysv_send;
@@ -72,6 +73,7 @@ pub const CHAPTER: Chapter = Chapter {
         sysv_perm::PROBES,
         sysv_info::PROBES,
         sysv_limits::PROBES,
+        sysv_ns::PROBES,
         posix_open::PROBES,
         posix_unlink::PROBES,
         posix_perm::PROBES,

@@ -245,6 +245,7 @@ const OPEN_HARD: Probe = Probe {
     why: "kernel memory of a queue is bounded whatever a daemon computes",
     spec: &[man("mq_open(3)", "EINVAL"), doc("mq_overview(7)", "/proc interfaces")],
     calls: &[Sys::MqOpen],
+    needs: &[Need::InitCap(Capability::CAP_SYS_RESOURCE)],
     ..Probe::new("posix.mq.attr.open-hard-einval", |cx| {
         refused(cx, &[MqAttr::new(65_537, 1), MqAttr::new(1, (16 << 20) + 1)])
     })

@@ -26,6 +26,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &NS_SEPARATE,
     &NS_MOUNT_STAYS,
     &NS_DESCRIPTOR,
+    &NS_NOTIFY,
     &NS_DEAD,
 ];
 
@@ -346,6 +347,31 @@ const NS_DESCRIPTOR: Probe = Probe {
             cx.expect_ok(|| queue.send(b"from inside", 1))
         })?;
         cx.expect_eq("message", queue.receive()?, (b"from inside".to_vec(), 1))
+    })
+};
+
+const NS_NOTIFY: Probe = Probe {
+    title: "si_pid of a notification is the sender's number where the receiver is",
+    why: "a supervisor outside signals the container's process back by this number",
+    spec: &[kernel("ipc/mqueue.c", "__do_notify"), doc("pid_namespaces(7)", "DESCRIPTION")],
+    calls: &[Sys::MqNotify, Sys::MqTimedsend, Sys::Unshare],
+    needs: &[Need::New(Namespace::Pid)],
+    ..Probe::new("posix.mq.ns.notify-pid", |cx| {
+        sys::block_signal(SIGUSR1)?;
+        let queue = cx.mq(O_NONBLOCK)?;
+        sys::mq_notify(queue.fd(), Some(Notify::Signal(SIGUSR1, 0)))?;
+        let sender = cx.elsewhere(|cx| {
+            sys::unshare(libc::CLONE_NEWPID)?;
+            cx.cross_pid_namespace();
+            let peer = cx.fork(|cx| {
+                cx.expect_eq("the sender's own number", sys::getpid(), 1)?;
+                Ok(queue.send(b"x", 0)?)
+            })?;
+            let pid = peer.pid();
+            peer.join()?;
+            Ok(pid)
+        })?;
+        cx.expect_eq("si_pid", sys::take_signal(SIGUSR1, 0)?.map(|info| info.pid), Some(sender))
     })
 };
 

@@ -265,7 +265,7 @@ const NICE: Probe = Probe {
 };
 
 const ONCE: Probe = Probe {
-    title: "every message is received by exactly one of two busy receivers",
+    title: "a POSIX message is received by exactly one of two busy receivers",
     why: "an order that two workers execute is shipped twice",
     spec: &[man("mq_receive(3)", "DESCRIPTION"), posix("mq_receive")],
     calls: &[Sys::MqTimedsend, Sys::MqTimedreceive],
@@ -319,7 +319,7 @@ const TIMEOUT: Probe = Probe {
 };
 
 const TIMEOUT_PAST: Probe = Probe {
-    title: "a time that is over already: ETIMEDOUT without waiting",
+    title: "mq_timedreceive with a time that is over: ETIMEDOUT, no waiting",
     why: "a loop that is late catches up only if the call returns",
     spec: &[man("mq_receive(3)", "ETIMEDOUT"), man("mq_receive(3)", "DESCRIPTION")],
     calls: &[Sys::MqTimedreceive],

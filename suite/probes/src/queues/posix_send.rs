@@ -72,7 +72,7 @@ const CONTENT: Probe = Probe {
 };
 
 const LONG: Probe = Probe {
-    title: "messages longer than a page arrive whole, at every boundary",
+    title: "POSIX messages longer than a page arrive whole, at every boundary",
     why: "the kernel chains pages for long messages; an off-by-one there corrupts one record in a thousand",
     spec: &[man("mq_send(3)", "DESCRIPTION"), kernel("ipc/msgutil.c", "load_msg")],
     calls: &[Sys::MqTimedsend, Sys::MqTimedreceive],
@@ -285,7 +285,7 @@ const TIMEOUT: Probe = Probe {
 };
 
 const TIMEOUT_PAST: Probe = Probe {
-    title: "a time that is over already: ETIMEDOUT without waiting",
+    title: "mq_timedsend with a time that is over: ETIMEDOUT, no waiting",
     why: "a message that is late anyway must not hold up the next one",
     spec: &[man("mq_send(3)", "ETIMEDOUT"), man("mq_send(3)", "DESCRIPTION")],
     calls: &[Sys::MqTimedsend],

@@ -131,7 +131,10 @@ const DIRECTORY_EACCES: Probe = Probe {
     isolate: Isolate::FreshOnly,
     ..Probe::new("posix.mq.unlink.directory-eacces", |cx| {
         let name = cx.fresh_name();
-        cx.as_user(1, 1, |_| Ok(drop(sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ))?)))?;
+        cx.as_user(1, 1, |_| {
+            drop(sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ))?);
+            Ok(())
+        })?;
         close_directory()?;
         cx.as_user(1, 1, |cx| {
             cx.expect_ok(|| sys::mq_open(&name, O_RDWR, 0, None))?;
@@ -159,7 +162,7 @@ const DIRECTORY_CREATE: Probe = Probe {
 };
 
 const SURVIVES_PROCESS: Probe = Probe {
-    title: "a queue with its messages outlives the process that made it",
+    title: "a POSIX queue with its messages outlives the process that made it",
     why: "the worker that starts later finds what the batch program left; leaked queues count against the user",
     spec: &[doc("mq_overview(7)", "Persistence"), posix("mq_close")],
     calls: &[Sys::MqOpen, Sys::MqTimedreceive],

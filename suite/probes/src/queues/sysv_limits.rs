@@ -1,10 +1,8 @@
-//! The sysctls of System V queues, in effect and per namespace.
+//! The sysctls of System V queues, in effect and per IPC namespace.
 
 use libc::{CLONE_NEWIPC, EINVAL, ENOENT, ENOSPC};
-use shmcheck_probe::sys::{self, IPC_CREAT, IPC_EXCL, IPC_INFO, IPC_NOWAIT};
-use shmcheck_probe::{
-    Context, Isolate, MsgQueue, Namespace, Need, Outcome, Probe, Stop, Sys, doc, kernel, man, procfs,
-};
+use shmcheck_probe::sys::{self, IPC_CREAT, IPC_INFO, IPC_NOWAIT};
+use shmcheck_probe::{Context, Isolate, MsgQueue, Namespace, Need, Outcome, Probe, Sys, doc, kernel, man, procfs};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -20,11 +18,6 @@ pub(super) const PROBES: &[&Probe] = &[
     &NEXT_ID_TAKEN,
     &NEW_DEFAULTS,
     &PER_NAMESPACE,
-    &NS_KEY,
-    &NS_ID,
-    &NS_SAME_KEY,
-    &NS_RETURN,
-    &NS_ENDS,
 ];
 
 const MSGMAX_LOWER: Probe = Probe {
@@ -247,121 +240,5 @@ const PER_NAMESPACE: Probe = Probe {
         })?;
         cx.expect_eq("kernel.msgmax outside", procfs::sysctl("kernel/msgmax")?, before)?;
         cx.expect_ok(|| queue.put(1, &[0; 11]))
-    })
-};
-
-const NS_NEEDS: &[Need] = &[Need::New(Namespace::Ipc)];
-
-/// Runs `body` in a peer in an IPC namespace of its own.
-fn in_new(cx: &mut Context, body: impl FnOnce(&mut Context) -> Outcome) -> Outcome {
-    cx.elsewhere(|cx| {
-        sys::unshare(CLONE_NEWIPC)?;
-        body(cx)
-    })
-}
-
-const NS_KEY: Probe = Probe {
-    title: "a key of one IPC namespace is not found in another: ENOENT",
-    why: "containers that should talk and do not: each looks for the queue in its own namespace",
-    fix: "docker run --ipc=container:… or --ipc=host; Kubernetes: one pod",
-    spec: &[man("msgget(2)", "ENOENT"), doc("ipc_namespaces(7)", "DESCRIPTION")],
-    calls: &[Sys::Msgget, Sys::Unshare],
-    needs: NS_NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("sysv.msg.ns.key-enoent", |cx| {
-        let queue = cx.msg_queue(0o666)?;
-        let key = queue.key;
-        in_new(cx, |cx| cx.expect_errno(ENOENT, || sys::msgget(key, 0)))?;
-        cx.expect_eq("identifier by the key", sys::msgget(key, 0)?, queue.id)
-    })
-};
-
-const NS_ID: Probe = Probe {
-    title: "an identifier of one IPC namespace is none in another: EINVAL",
-    why: "identifiers are small numbers that anybody can try",
-    spec: &[man("msgop(2)", "EINVAL"), doc("ipc_namespaces(7)", "DESCRIPTION")],
-    calls: &[Sys::Msgsnd, Sys::Msgrcv, Sys::Msgctl, Sys::Unshare],
-    needs: NS_NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("sysv.msg.ns.id-einval", |cx| {
-        let queue = cx.msg_queue(0o666)?;
-        queue.put(1, b"here")?;
-        in_new(cx, |cx| {
-            cx.expect_errno(EINVAL, || queue.put(1, b"x"))?;
-            cx.expect_errno(EINVAL, || queue.take(0, 0))?;
-            cx.expect_errno(EINVAL, || queue.stat())?;
-            cx.expect_errno(EINVAL, || sys::msg_remove(queue.id))
-        })?;
-        cx.expect_eq("message", queue.take(0, 0)?, (1, b"here".to_vec()))
-    })
-};
-
-const NS_SAME_KEY: Probe = Probe {
-    title: "one key names separate queues in two IPC namespaces",
-    why: "two copies of one program run side by side in two containers with the key from one configuration file",
-    spec: &[doc("ipc_namespaces(7)", "DESCRIPTION")],
-    calls: &[Sys::Msgget, Sys::Unshare],
-    needs: NS_NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("sysv.msg.ns.same-key", |cx| {
-        let queue = cx.msg_queue(0o600)?;
-        let key = queue.key;
-        in_new(cx, |cx| {
-            let own = cx.expect_ok(|| MsgQueue::get(key, IPC_CREAT | IPC_EXCL | 0o600))?;
-            own.put(1, b"inside")?;
-            cx.expect_eq("messages inside", own.stat()?.qnum, 1)
-        })?;
-        cx.expect_eq("messages outside", queue.stat()?.qnum, 0)
-    })
-};
-
-const NS_RETURN: Probe = Probe {
-    title: "setns into an IPC namespace finds the queue there",
-    why: "nsenter -i is how an operator looks at a container's queues",
-    spec: &[doc("ipc_namespaces(7)", "DESCRIPTION"), kernel("ipc/namespace.c", "ipcns_install")],
-    calls: &[Sys::Msgrcv, Sys::Unshare, Sys::Setns],
-    needs: NS_NEEDS,
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("sysv.msg.ns.setns-finds", |cx| {
-        use std::os::fd::AsRawFd;
-        let queue = cx.msg_queue(0o600)?;
-        queue.put(1, b"outside")?;
-        cx.elsewhere(|cx| {
-            let home = sys::open("/proc/self/ns/ipc", libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
-            sys::unshare(CLONE_NEWIPC)?;
-            cx.expect_errno(EINVAL, || queue.stat())?;
-            sys::setns(home.as_raw_fd(), CLONE_NEWIPC)?;
-            let got = cx.expect_ok(|| queue.take(0, 0))?;
-            cx.expect_eq("message", got, (1, b"outside".to_vec()))
-        })
-    })
-};
-
-const NS_ENDS: Probe = Probe {
-    title: "an IPC namespace with queues is destroyed when nothing holds it",
-    why: "a stopped container must leave no queues: nobody could find or remove them, and they cost kernel memory",
-    spec: &[doc("ipc_namespaces(7)", "DESCRIPTION"), kernel("ipc/namespace.c", "put_ipc_ns")],
-    calls: &[Sys::Msgget, Sys::Unshare],
-    needs: &[Need::New(Namespace::Ipc), Need::New(Namespace::User)],
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("sysv.msg.ns.ends-with-last", |cx| {
-        cx.elsewhere(|cx| {
-            // As owner of a user namespace this process limits its IPC namespaces: the one it is in and one more.
-            sys::unshare(libc::CLONE_NEWUSER)?;
-            const LIMIT: &str = "/proc/sys/user/max_ipc_namespaces";
-            if let Err(e) = std::fs::write(LIMIT, "2") {
-                return Err(Stop::skip(format!("{LIMIT} writable in a user namespace"), e.to_string()));
-            }
-            sys::unshare(CLONE_NEWIPC)?;
-            let id = sys::msgget(cx.fresh_key(), IPC_CREAT | 0o600)?;
-            sys::msgsnd(id, 1, &[7; 5000], 0)?;
-            let held = sys::open("/proc/self/ns/ipc", libc::O_RDONLY | libc::O_CLOEXEC, 0)?;
-            sys::unshare(CLONE_NEWIPC)?;
-            cx.expect_errno(EINVAL, || sys::msg_stat(id))?;
-            cx.expect_errno(ENOSPC, || sys::unshare(CLONE_NEWIPC))?;
-            drop(held);
-            // Possible only because the first namespace is gone, with its queue.
-            cx.expect_ok(|| sys::unshare(CLONE_NEWIPC))
-        })
     })
 };
