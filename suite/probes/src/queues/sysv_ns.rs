@@ -119,8 +119,14 @@ const ENDS: Probe = Probe {
             cx.expect_errno(EINVAL, || sys::msg_stat(id))?;
             cx.expect_errno(ENOSPC, || sys::unshare(CLONE_NEWIPC))?;
             drop(held);
-            // Possible only because the first namespace is gone, with its queue.
-            cx.expect_ok(|| sys::unshare(CLONE_NEWIPC))
+            // Possible only when the first namespace is gone, with its queue; kernels before 6.3 take their time for it.
+            let gone = || match sys::unshare(CLONE_NEWIPC) {
+                Ok(()) => Ok(true),
+                Err(e) if e.errno == ENOSPC => Ok(false),
+                Err(e) => Err(e.into()),
+            };
+            cx.until("the namespace is gone", gone)
+                .map_err(|_| Stop::fail("unshare", "success, the namespace before being gone", "ENOSPC for seconds"))
         })
     })
 };
