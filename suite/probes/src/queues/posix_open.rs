@@ -6,7 +6,7 @@ use libc::{
 };
 use shmcheck_probe::guard_queue::SMALL_MQ;
 use shmcheck_probe::sys::{self, MqAttr};
-use shmcheck_probe::{Context, MqQueue, Need, Probe, Sys, doc, kernel, man, posix};
+use shmcheck_probe::{Context, Isolate, MqQueue, Need, Probe, Sys, doc, kernel, man, posix};
 use std::os::fd::AsRawFd;
 
 /// The probes of this file.
@@ -33,6 +33,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &NONBLOCK,
     &ATTR_IGNORED,
     &EMFILE_FILES,
+    &DIRECTORY_CREATE,
 ];
 
 const EXCL_EEXIST: Probe = Probe {
@@ -356,5 +357,22 @@ const EMFILE_FILES: Probe = Probe {
             cx.expect_errno(EMFILE, || sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ)))
         })?;
         cx.expect_errno(ENOENT, || sys::mq_open(&name, O_RDONLY, 0, None))
+    })
+};
+
+const DIRECTORY_CREATE: Probe = Probe {
+    title: "mq_open cannot create without write permission on the directory",
+    why: "an administrator closes /dev/mqueue: existing queues work, new ones need him",
+    spec: &[man("mq_open(3)", "EACCES"), posix("mq_open")],
+    calls: &[Sys::MqOpen],
+    needs: &[Need::OtherUsers, Need::Mqueue],
+    isolate: Isolate::FreshOnly,
+    ..Probe::new("posix.mq.open.directory-eacces", |cx| {
+        super::posix_unlink::close_directory()?;
+        let name = cx.fresh_name();
+        cx.as_user(1, 1, |cx| {
+            cx.expect_errno(EACCES, || sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ)))
+        })?;
+        cx.expect_errno(ENOENT, || sys::mq_open(&name, O_RDWR, 0, None))
     })
 };

@@ -14,7 +14,6 @@ pub(super) const PROBES: &[&Probe] = &[
     &TOO_LONG,
     &STICKY,
     &DIRECTORY_EACCES,
-    &DIRECTORY_CREATE,
     &SURVIVES_PROCESS,
     &SURVIVES_CLOSE,
     &LAST_CLOSE,
@@ -116,7 +115,7 @@ const STICKY: Probe = Probe {
 };
 
 /// Takes the write permission for others away from the directory of all queues of this namespace.
-fn close_directory() -> Result<(), shmcheck_probe::Stop> {
+pub(super) fn close_directory() -> Result<(), shmcheck_probe::Stop> {
     use std::os::unix::fs::PermissionsExt;
     let place = procfs::mqueue_place().unwrap_or("/dev/mqueue");
     Ok(std::fs::set_permissions(place, std::fs::Permissions::from_mode(0o755))?)
@@ -141,23 +140,6 @@ const DIRECTORY_EACCES: Probe = Probe {
             cx.expect_errno(EACCES, || sys::mq_unlink(&name))
         })?;
         cx.expect_ok(|| sys::mq_unlink(&name))
-    })
-};
-
-const DIRECTORY_CREATE: Probe = Probe {
-    title: "mq_open cannot create without write permission on the directory",
-    why: "an administrator closes /dev/mqueue: existing queues work, new ones need him",
-    spec: &[man("mq_open(3)", "EACCES"), posix("mq_open")],
-    calls: &[Sys::MqOpen],
-    needs: &[Need::OtherUsers, Need::Mqueue],
-    isolate: Isolate::FreshOnly,
-    ..Probe::new("posix.mq.open.directory-eacces", |cx| {
-        close_directory()?;
-        let name = cx.fresh_name();
-        cx.as_user(1, 1, |cx| {
-            cx.expect_errno(EACCES, || sys::mq_open(&name, O_CREAT | O_RDWR, 0o600, Some(&SMALL_MQ)))
-        })?;
-        cx.expect_errno(ENOENT, || sys::mq_open(&name, O_RDWR, 0, None))
     })
 };
 

@@ -15,6 +15,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &PRIVATE_NEW,
     &PRIVATE_IGNORES_FLAGS,
     &ID_CHANGES,
+    &SEQUENCE,
     &REMOVED_KEY_FREE,
     &NEW_IS_EMPTY,
     &NEW_BELONGS,
@@ -153,6 +154,29 @@ fn id_changes(cx: &mut Context) -> Outcome {
     cx.expect_ne("identifier of the new queue", new.id, old.id)?;
     cx.expect_errno(EINVAL, || old.put(1, b"stale"))?;
     cx.expect_eq("messages in the new queue", new.stat()?.qnum, 0)
+}
+
+const SEQUENCE: Probe = Probe {
+    title: "identifiers begin with the sequence number of msg_perm and do not recur",
+    why: "a stale identifier is caught only because the same slot gets another number each time round",
+    spec: &[kernel("ipc/util.c", "ipc_idr_alloc"), man("msgctl(2)", "DESCRIPTION")],
+    calls: &[Sys::Msgget, Sys::Msgctl],
+    ..Probe::new("sysv.msg.get.sequence", sequence)
+};
+fn sequence(cx: &mut Context) -> Outcome {
+    let key = cx.fresh_key();
+    let mut seen = std::collections::HashSet::new();
+    let mut last = (0, 0);
+    // The kernel goes round 64 slots or more before it raises the number.
+    for _ in 0..70 {
+        let queue = MsgQueue::get(key, IPC_CREAT | IPC_EXCL | 0o600)?;
+        cx.expect("identifier", seen.insert(queue.id), "one that was not there before", queue.id)?;
+        last = (queue.id, queue.stat()?.seq);
+    }
+    let (id, seq) = last;
+    // 15 bits are the slot's, 24 with ipcmni_extend.
+    let fits = [15, 24].iter().any(|bits| id >> bits == i32::from(seq));
+    cx.expect("sequence number of the last", fits, format!("the high bits of {id:#x}"), seq)
 }
 
 const REMOVED_KEY_FREE: Probe = Probe {

@@ -2,7 +2,7 @@
 
 use libc::{EACCES, EAGAIN, EFAULT, EINVAL};
 use shmcheck_probe::sys::{self, IPC_NOWAIT};
-use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Stop, Sys, man, posix, procfs};
+use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Stop, Sys, kernel, man, posix, procfs};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -22,6 +22,8 @@ pub(super) const PROBES: &[&Probe] = &[
     &EACCES_READ_ONLY,
     &FULL_BYTES,
     &FULL_COUNT,
+    &LARGER_THAN_QUEUE,
+    &REFUSED_CHANGES_NOTHING,
     &FIFO,
     &FIELDS,
     &TIMES,
@@ -50,7 +52,7 @@ fn content(cx: &mut Context) -> Outcome {
 const SEGMENTS: Probe = Probe {
     title: "messages longer than a page arrive whole, at every boundary",
     why: "the kernel chains pages for long messages; an off-by-one there corrupts one record in a thousand",
-    spec: &[man("msgop(2)", "DESCRIPTION"), shmcheck_probe::kernel("ipc/msgutil.c", "load_msg")],
+    spec: &[man("msgop(2)", "DESCRIPTION"), kernel("ipc/msgutil.c", "load_msg")],
     calls: &[Sys::Msgsnd, Sys::Msgrcv],
     ..Probe::new("sysv.msg.send.segments", segments)
 };
@@ -242,7 +244,7 @@ fn efault_null(cx: &mut Context) -> Outcome {
 const EFAULT_TEXT: Probe = Probe {
     title: "a text that runs into missing memory fails with EFAULT, nothing sent",
     why: "a length that is too large must not send the half that could be read",
-    spec: &[man("msgop(2)", "EFAULT"), shmcheck_probe::kernel("ipc/msgutil.c", "load_msg")],
+    spec: &[man("msgop(2)", "EFAULT"), kernel("ipc/msgutil.c", "load_msg")],
     calls: &[Sys::Msgsnd],
     ..Probe::new("sysv.msg.send.efault-text", efault_text)
 };
@@ -314,6 +316,35 @@ fn full_count(cx: &mut Context) -> Outcome {
     cx.expect_errno(EAGAIN, || queue.put(1, b""))?;
     cx.expect_eq("msg_qnum", queue.stat()?.qnum, 3)
 }
+
+const LARGER_THAN_QUEUE: Probe = Probe {
+    title: "a message larger than the whole queue waits: EAGAIN, not EINVAL",
+    why: "a queue that its owner made too small hangs such a sender for ever; IPC_NOWAIT shows it",
+    spec: &[man("msgop(2)", "EAGAIN"), kernel("ipc/msg.c", "msg_fits_inqueue")],
+    calls: &[Sys::Msgsnd, Sys::Msgctl],
+    ..Probe::new("sysv.msg.send.larger-than-queue", |cx| {
+        let queue = cx.msg_queue(0o600)?;
+        queue.set(|to| to.qbytes = 10)?;
+        cx.expect_errno(EAGAIN, || queue.put(1, &[7; 11]))?;
+        cx.expect_ok(|| queue.put(1, &[7; 10]))
+    })
+};
+
+const REFUSED_CHANGES_NOTHING: Probe = Probe {
+    title: "a refused send changes no field of the queue",
+    why: "a producer that only knocks must not look like one that delivers",
+    spec: &[man("msgop(2)", "msgsnd()"), posix("msgsnd")],
+    calls: &[Sys::Msgsnd, Sys::Msgctl],
+    ..Probe::new("sysv.msg.send.refused-changes-nothing", |cx| {
+        let queue = cx.msg_queue(0o600)?;
+        queue.set(|to| to.qbytes = 10)?;
+        let before = queue.stat()?;
+        cx.expect_errno(EAGAIN, || queue.put(1, &[7; 11]))?;
+        cx.expect_errno(EINVAL, || queue.put(0, b"x"))?;
+        cx.expect_errno(EFAULT, || raw_send(queue.id, 0, 1))?;
+        cx.expect_eq("msqid_ds", queue.stat()?, before)
+    })
+};
 
 const FIFO: Probe = Probe {
     title: "messages of one type leave the queue in the order they came",
