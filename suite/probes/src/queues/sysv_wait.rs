@@ -16,6 +16,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &RECEIVE_SET,
     &RECEIVE_EACCES,
     &RECEIVE_E2BIG,
+    &RECEIVE_E2BIG_NEXT,
     &RECEIVE_NOERROR,
     &RECEIVE_TURNS,
     &RECEIVE_ONCE,
@@ -206,6 +207,21 @@ const RECEIVE_E2BIG: Probe = Probe {
         queue.put(1, b"four")?;
         cx.expect_eq("result of the sleeper", peer.join()?, refused(E2BIG))?;
         cx.expect_eq("the message", queue.take(0, 0)?, (1, b"four".to_vec()))
+    })
+};
+
+const RECEIVE_E2BIG_NEXT: Probe = Probe {
+    title: "what is too long for one sleeper goes to the next who has the room",
+    why: "one worker of an older version with a small buffer must not stop the others",
+    spec: &[man("msgop(2)", "E2BIG"), kernel("ipc/msg.c", "pipelined_send")],
+    calls: &[Sys::Msgsnd, Sys::Msgrcv],
+    ..Probe::new("sysv.msg.wait.receive-e2big-next", |cx| {
+        let queue = cx.msg_queue(0o600)?;
+        let (small, large) = (receiver(cx, queue.id, 3, 0, 0)?, receiver(cx, queue.id, 4, 0, 0)?);
+        queue.put(1, b"four")?;
+        cx.expect_eq("result of the first", small.join()?, refused(E2BIG))?;
+        cx.expect_eq("what the second received", large.join()?, got(1, b"four"))?;
+        cx.expect_eq("msg_qnum", queue.stat()?.qnum, 0)
     })
 };
 
