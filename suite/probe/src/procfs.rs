@@ -83,7 +83,8 @@ pub fn sysvipc(table: &str) -> Result<Vec<Row>, Stop> {
 
 /// The line of /proc/sysvipc/`table` with that identifier.
 pub fn sysvipc_row(table: &str, id: i32) -> Result<Option<Row>, Stop> {
-    let column = format!("{table}id");
+    // The kernel calls a message queue's identifier msqid.
+    let column = if table == "msg" { "msqid".to_owned() } else { format!("{table}id") };
     for row in sysvipc(table)? {
         if row.number(&column)? == i64::from(id) {
             return Ok(Some(row));

@@ -8,6 +8,7 @@ pub mod fs;
 pub mod futex;
 pub mod memfd;
 pub mod mman;
+pub mod notify;
 pub mod posix;
 pub mod process;
 pub mod pthread;
@@ -23,7 +24,9 @@ pub use fs::*;
 pub use memfd::*;
 pub use mman::*;
 pub use posix::*;
+pub use notify::*;
 pub use process::*;
+pub use queue::*;
 pub use shm::*;
 
 use std::cell::Cell;
