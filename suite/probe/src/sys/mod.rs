@@ -6,6 +6,7 @@
 pub mod fs;
 pub mod memfd;
 pub mod mman;
+pub mod numa;
 pub mod posix;
 pub mod process;
 pub mod queue;
@@ -16,6 +17,7 @@ pub mod sync;
 
 pub use fs::*;
 pub use mman::*;
+pub use numa::*;
 pub use process::*;
 pub use shm::*;
 
