@@ -23,13 +23,8 @@ pub fn mempolicy_at(address: usize) -> Result<(c_int, c_ulong)> {
     const WORDS: usize = 16;
     let (mut mode, mut nodes) = (0, [0 as c_ulong; WORDS]);
     #[expect(clippy::cast_possible_wrap, reason = "an address has the width of long")]
-    let args = [
-        &raw mut mode as c_long,
-        &raw mut nodes as c_long,
-        (WORDS * 64) as c_long + 1,
-        address as c_long,
-        MPOL_F_ADDR,
-    ];
+    let args =
+        [&raw mut mode as c_long, &raw mut nodes as c_long, (WORDS * 64) as c_long + 1, address as c_long, MPOL_F_ADDR];
     // SAFETY: the mode is an int, and the mask has room for as many bits as the call is told.
     unsafe { raw::call("get_mempolicy", Sys::GetMempolicy.number(), &args) }?;
     Ok((mode, nodes[0]))

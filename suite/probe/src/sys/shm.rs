@@ -261,8 +261,7 @@ pub fn shm_stat_raw(id: c_int, command: c_int) -> Result<(c_int, ShmStat)> {
     // SAFETY: the buffer has the layout of the kernel's shmid64_ds, as these commands expect.
     let value = unsafe { super::raw::call("shmctl", libc::SYS_shmctl, &[id.into(), command.into(), buffer]) }?;
     let KernelStat { key, uid, gid, cuid, cgid, mode, seq, segsz, atime, dtime, ctime, cpid, lpid, nattch, .. } = ds;
-    let stat =
-        ShmStat { key, uid, gid, cuid, cgid, mode, seq, segsz, atime, dtime, ctime, cpid, lpid, nattch };
+    let stat = ShmStat { key, uid, gid, cuid, cgid, mode, seq, segsz, atime, dtime, ctime, cpid, lpid, nattch };
     Ok((c_int::try_from(value).unwrap_or(-1), stat))
 }
 

@@ -125,11 +125,7 @@ pub(super) struct Holder {
 impl Holder {
     /// Forks a peer that attaches the segment; at the first order it calls `then` with the address, at the second it
     /// ends. Returns when the peer has attached.
-    pub(super) fn of(
-        cx: &mut Context,
-        id: i32,
-        then: impl FnOnce(usize) -> Result<(), Stop>,
-    ) -> Result<Self, Stop> {
+    pub(super) fn of(cx: &mut Context, id: i32, then: impl FnOnce(usize) -> Result<(), Stop>) -> Result<Self, Stop> {
         let (order, done) = (cx.gate()?, cx.gate()?);
         let peer = cx.fork(|_| {
             let address = sys::shmat(id, 0)?;

@@ -1,0 +1,252 @@
+//! SHM_HUGETLB: segments of huge pages: who may, which sizes, what a pool gives.
+
+use super::parts::{OTHER, STRANGER, page};
+use caps::Capability;
+use libc::{EINVAL, ENOENT, ENOMEM, EPERM, IPC_CREAT};
+use shmcheck_probe::sys::{self, SHM_HUGETLB, SHM_LOCK, shm_huge};
+use shmcheck_probe::{Context, Isolate, Map, Need, Outcome, Probe, Segment, Stop, Sys, doc, kernel, man, procfs};
+
+/// The probes of this file.
+pub const PROBES: &[&Probe] = &[
+    &UNPRIVILEGED,
+    &GROUP_MEMBER,
+    &POOL_EMPTY,
+    &UNKNOWN_SIZE,
+    &SHARED_2M,
+    &SHARED_1G,
+    &ROUNDED,
+    &COUNTED,
+    &ALIGNMENT,
+    &LOCK_NOTHING,
+];
+
+/// The folder of huge page pools.
+const POOLS: &str = "/sys/kernel/mm/hugepages";
+const MIB_2: usize = 2 << 20;
+const GIB_1: usize = 1 << 30;
+
+/// Fails unless shmget with these flags gives this errno and makes nothing.
+fn refused(cx: &mut Context, errno: i32, size: usize, flags: i32) -> Outcome {
+    let key = cx.fresh_key();
+    cx.expect_errno(errno, || sys::shmget(key, size, SHM_HUGETLB | IPC_CREAT | 0o600 | flags))?;
+    cx.expect_errno(ENOENT, || sys::shmget(key, 0, 0))
+}
+
+/// The group that may use huge pages without privilege.
+fn huge_group() -> Result<u32, Stop> {
+    procfs::sysctl_number("vm/hugetlb_shm_group")
+}
+
+const UNPRIVILEGED: Probe = Probe {
+    title: "SHM_HUGETLB without CAP_IPC_LOCK or the group fails with EPERM",
+    why: "Oracle and PostgreSQL with huge_pages=on stop here; the pool is for those the administrator chose",
+    fix: "sysctl vm.hugetlb_shm_group=GID, or add CAP_IPC_LOCK to the container",
+    spec: &[man("shmget(2)", "EPERM"), kernel("fs/hugetlbfs/inode.c", "can_do_hugetlb_shm")],
+    calls: &[Sys::Shmget],
+    needs: &[Need::OtherUsers, Need::Path("/proc/sys/vm/hugetlb_shm_group"), Need::Path(POOLS)],
+    ..Probe::new("sysv.shm.huge.unprivileged-eperm", |cx| {
+        let allowed = huge_group()?;
+        let gid = if allowed == STRANGER { OTHER } else { STRANGER };
+        cx.as_user(STRANGER, gid, |cx| {
+            let key = cx.fresh_key();
+            let _plain = cx.segment(key, page(), 0o600)?;
+            refused(cx, EPERM, MIB_2, 0)
+        })
+    })
+};
+
+const GROUP_MEMBER: Probe = Probe {
+    title: "a member of vm.hugetlb_shm_group may use SHM_HUGETLB",
+    why: "this is how a database without privileges gets its huge pages: add its user to the group",
+    fix: "docker run --group-add with the number in vm.hugetlb_shm_group",
+    spec: &[man("shmget(2)", "EPERM"), doc("Documentation/admin-guide/sysctl/vm.rst", "hugetlb_shm_group")],
+    calls: &[Sys::Shmget],
+    needs: &[
+        Need::OtherUsers,
+        Need::InitCap(Capability::CAP_SETGID),
+        Need::Path("/proc/sys/vm/hugetlb_shm_group"),
+        Need::Path(POOLS),
+    ],
+    ..Probe::new("sysv.shm.huge.group-member", |cx| {
+        let gid = huge_group()?;
+        let made = |cx: &mut Context| {
+            let key = cx.fresh_key();
+            let size = procfs::field(&procfs::read("/proc/meminfo")?, "Hugepagesize").unwrap_or(2048) as usize;
+            let got = Segment::get(key, size << 10, SHM_HUGETLB | IPC_CREAT | 0o600);
+            Ok(got.map(drop).map_err(|e| e.errno).err().unwrap_or(0))
+        };
+        let stranger = if gid == STRANGER { OTHER } else { STRANGER };
+        let without = cx.as_user(STRANGER, stranger, made)?;
+        cx.expect_eq("errno without the group", without, EPERM)?;
+        // Past the check the pool decides.
+        let granted = |errno: i32| errno == 0 || errno == ENOMEM;
+        for got in [cx.as_user(STRANGER, gid, made)?, cx.as_member(STRANGER, stranger, &[gid], made)?] {
+            cx.expect("shmget(SHM_HUGETLB)", granted(got), "success or ENOMEM", sys::errno_name(got))?;
+        }
+        Ok(())
+    })
+};
+
+/// A pool that cannot grow: its page size in bytes as a power of two, and its number of pages.
+fn fixed_pool() -> Result<(i32, usize), Stop> {
+    for entry in std::fs::read_dir(POOLS)? {
+        let folder = entry?.path();
+        let number = |name: &str| {
+            procfs::read(&folder.join(name).to_string_lossy()).map(|text| text.trim().parse::<usize>().unwrap_or(0))
+        };
+        let kib = folder
+            .file_name()
+            .and_then(|n| n.to_str())
+            .and_then(|n| n.strip_prefix("hugepages-"))
+            .and_then(|n| n.strip_suffix("kB"));
+        let Some(bytes) = kib.and_then(|kib| kib.parse::<usize>().ok()).map(|kib| kib << 10) else { continue };
+        if number("nr_overcommit_hugepages")? == 0 {
+            return Ok((bytes.trailing_zeros() as i32, number("nr_hugepages")?));
+        }
+    }
+    Err(Stop::skip("a huge page pool without overcommit", "none"))
+}
+
+const POOL_EMPTY: Probe = Probe {
+    title: "SHM_HUGETLB beyond the pool fails with ENOMEM",
+    why: "a database that does not get its huge pages must hear it at start, not die of SIGBUS under load",
+    fix: "sysctl vm.nr_hugepages",
+    spec: &[man("shmget(2)", "ENOMEM"), kernel("fs/hugetlbfs/inode.c", "hugetlb_file_setup")],
+    calls: &[Sys::Shmget],
+    needs: &[Need::InitCap(Capability::CAP_IPC_LOCK), Need::Path(POOLS)],
+    ..Probe::new("sysv.shm.huge.pool-enomem", |cx| {
+        let (log2, pages) = fixed_pool()?;
+        refused(cx, ENOMEM, (pages + 1) << log2, shm_huge(log2))
+    })
+};
+
+const UNKNOWN_SIZE: Probe = Probe {
+    title: "SHM_HUGETLB with a page size that does not exist fails with EINVAL",
+    why: "a configuration for other hardware is refused instead of silently getting other pages",
+    spec: &[man("shmget(2)", "SHM_HUGE_2MB"), kernel("ipc/shm.c", "newseg")],
+    calls: &[Sys::Shmget],
+    needs: &[Need::Path(POOLS)],
+    ..Probe::new("sysv.shm.huge.unknown-size-einval", |cx| {
+        // 8 kB and 2^63 bytes are no page size of any architecture.
+        for log2 in [13, 63] {
+            refused(cx, EINVAL, MIB_2, shm_huge(log2))?;
+        }
+        Ok(())
+    })
+};
+
+/// A segment of `count` huge pages of 2^`log2` bytes.
+fn huge(cx: &mut Context, log2: i32, size: usize) -> Result<Segment, Stop> {
+    let key = cx.fresh_key();
+    cx.expect_ok(|| Segment::get(key, size, SHM_HUGETLB | shm_huge(log2) | IPC_CREAT | 0o600))
+}
+
+/// Content of a segment of huge pages is shared, and its pages have the size asked for.
+fn shared(cx: &mut Context, log2: i32) -> Outcome {
+    let size = 1 << log2;
+    let made = huge(cx, log2, size)?;
+    let map = made.attach(0)?;
+    map.write(size - 1, 12);
+    let seen = cx.elsewhere(|_| Ok(made.attach(0)?.read(size - 1)))?;
+    cx.expect_eq("last byte, read elsewhere", seen, 12)?;
+    let kib = procfs::field(&procfs::smaps_block(map.address())?, "KernelPageSize");
+    cx.expect_eq("KernelPageSize in kB", kib, Some(size as u64 >> 10))
+}
+
+const HUGE_2M: &[Need] = &[Need::InitCap(Capability::CAP_IPC_LOCK), Need::HugePages { kib: 2048, count: 1 }];
+
+const SHARED_2M: Probe = Probe {
+    title: "SHM_HUGE_2MB gives shared memory in pages of 2 MB",
+    why: "with small pages instead, the page tables of 1000 connections to a large pool eat more than the pool",
+    fix: "sysctl vm.nr_hugepages",
+    spec: &[man("shmget(2)", "SHM_HUGE_2MB"), doc("Documentation/admin-guide/mm/hugetlbpage.rst", "")],
+    calls: &[Sys::Shmget, Sys::Shmat],
+    needs: HUGE_2M,
+    isolate: Isolate::CellAlone,
+    ..Probe::new("sysv.shm.huge.shared-2m", |cx| shared(cx, MIB_2.trailing_zeros() as i32))
+};
+
+const SHARED_1G: Probe = Probe {
+    title: "SHM_HUGE_1GB gives shared memory in pages of 1 GB",
+    why: "in-memory databases of terabytes need them; other pages than asked for would be a silent slow-down",
+    fix: "boot with hugepagesz=1G hugepages=N",
+    spec: &[man("shmget(2)", "SHM_HUGE_1GB"), doc("Documentation/admin-guide/mm/hugetlbpage.rst", "")],
+    calls: &[Sys::Shmget, Sys::Shmat],
+    needs: &[Need::InitCap(Capability::CAP_IPC_LOCK), Need::HugePages { kib: 1 << 20, count: 1 }],
+    isolate: Isolate::CellAlone,
+    ..Probe::new("sysv.shm.huge.shared-1g", |cx| shared(cx, GIB_1.trailing_zeros() as i32))
+};
+
+const ROUNDED: Probe = Probe {
+    title: "a huge segment rounds up to huge pages, shm_segsz does not",
+    why: "the tail of the last huge page is usable memory; its size is still what was asked for",
+    spec: &[man("shmget(2)", "DESCRIPTION"), kernel("ipc/shm.c", "newseg")],
+    calls: &[Sys::Shmget, Sys::Shmat],
+    needs: HUGE_2M,
+    isolate: Isolate::CellAlone,
+    ..Probe::new("sysv.shm.huge.rounded", |cx| {
+        let made = huge(cx, 21, page())?;
+        cx.expect_eq("shm_segsz", made.stat()?.segsz, page())?;
+        let address = sys::shmat(made.id, 0)?;
+        let map = Map::attached(address, MIB_2);
+        let found = procfs::mapping_at(address)?.map(|m| m.end - m.start);
+        cx.expect_eq("length of the mapping", found, Some(MIB_2))?;
+        cx.expect_no_signal("a store to its last byte", || map.write(MIB_2 - 1, 1))
+    })
+};
+
+const COUNTED: Probe = Probe {
+    title: "rss counts a touched huge page with all its small pages",
+    why: "free memory and the sum over segments must agree: a pool of 100 GB is not 50 pages",
+    spec: &[kernel("ipc/shm.c", "shm_add_rss_swap"), man("shmctl(2)", "SHM_INFO")],
+    calls: &[Sys::Shmget, Sys::Shmat, Sys::Shmctl],
+    needs: HUGE_2M,
+    isolate: Isolate::CellAlone,
+    ..Probe::new("sysv.shm.huge.counted", |cx| {
+        let made = huge(cx, 21, MIB_2)?;
+        let rss = || match procfs::sysvipc_row("shm", made.id)? {
+            Some(row) => row.number("rss"),
+            None => Err(Stop::broken("no line in /proc/sysvipc/shm")),
+        };
+        cx.expect_eq("rss before the touch", rss()?, 0)?;
+        let before = sys::shm_usage()?.1.shm_rss;
+        let map = made.attach(0)?;
+        map.write(0, 1);
+        cx.expect_eq("rss after the touch", rss()?, MIB_2 as i64)?;
+        let more = sys::shm_usage()?.1.shm_rss.saturating_sub(before);
+        cx.expect("more pages in shm_rss", more >= (MIB_2 / page()) as u64, "512 or more", more)
+    })
+};
+
+const ALIGNMENT: Probe = Probe {
+    title: "a huge segment cannot be attached between huge page boundaries",
+    why: "programs that re-attach at a fixed address must choose it by the huge page size: the error comes at once",
+    spec: &[man("shmop(2)", "EINVAL"), doc("Documentation/admin-guide/mm/hugetlbpage.rst", "")],
+    calls: &[Sys::Shmget, Sys::Shmat],
+    needs: HUGE_2M,
+    isolate: Isolate::CellAlone,
+    ..Probe::new("sysv.shm.huge.alignment-einval", |cx| {
+        let made = huge(cx, 21, MIB_2)?;
+        let map = made.attach(0)?;
+        cx.expect_eq("address modulo 2 MB", map.address() % MIB_2, 0)?;
+        let at = map.address();
+        map.close()?;
+        cx.expect_errno(EINVAL, || sys::shmat_addr(made.id, at + page(), 0))?;
+        cx.expect_eq("address", cx.expect_ok(|| sys::shmat_addr(made.id, at, 0))?, at)?;
+        Ok(sys::shmdt(at)?)
+    })
+};
+
+const LOCK_NOTHING: Probe = Probe {
+    title: "SHM_LOCK of a huge segment succeeds and sets no bit",
+    why: "huge pages are never swapped: databases lock them all the same, and must not be refused",
+    spec: &[kernel("ipc/shm.c", "shmctl_do_lock"), man("shmctl(2)", "SHM_LOCK")],
+    calls: &[Sys::Shmget, Sys::Shmctl],
+    needs: HUGE_2M,
+    isolate: Isolate::CellAlone,
+    ..Probe::new("sysv.shm.huge.lock-nothing", |cx| {
+        let made = huge(cx, 21, MIB_2)?;
+        cx.expect_ok(|| sys::shmctl(made.id, SHM_LOCK))?;
+        cx.expect_eq("shm_perm.mode", made.stat()?.mode, 0o600)
+    })
+};
