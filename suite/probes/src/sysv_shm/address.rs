@@ -7,7 +7,7 @@ use shmcheck_probe::sys::{self, SHM_RDONLY, SHM_REMAP, SHM_RND};
 use shmcheck_probe::{Context, Map, Outcome, Probe, Segment, Stop, Sys, doc, kernel, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &CHOSEN_ALIGNED,
     &EXACT,
     &UNALIGNED,

@@ -7,11 +7,12 @@ use shmcheck_probe::{Context, Map, Outcome, Probe, Stop, Sys, kernel, man, posix
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &SHARED_EVERY_PAGE,
     &SHARED_BOTH_WAYS,
     &ATOMICS,
     &TWICE,
+    &MANY_TIMES,
     &READ_ONLY_SEES,
     &RDONLY_FAULTS,
     &RDONLY_MAPS,
@@ -87,7 +88,7 @@ fn atomics(cx: &mut Context) -> Outcome {
     const ROUNDS: u32 = 5_000;
     let made = segment(cx, 1, 0o600)?;
     let map = made.attach(0)?;
-    let count = |map: &Map| (0..ROUNDS).for_each(|_| drop(map.atomic(0).fetch_add(1, Relaxed)));
+    let count = |map: &Map| (0..ROUNDS).for_each(|_| _ = map.atomic(0).fetch_add(1, Relaxed));
     let peer = cx.fork(|_| {
         count(&made.attach(0)?);
         Ok(())
@@ -111,6 +112,27 @@ fn twice(cx: &mut Context) -> Outcome {
     first.write(5, 55);
     cx.expect_eq("byte at the second address", second.read(5), 55)?;
     cx.expect_eq("shm_nattch", made.stat()?.nattch, 2)
+}
+
+const MANY_TIMES: Probe = Probe {
+    title: "a process may attach as often as it likes: there is no SHMSEG",
+    why: "other systems stop at a few attaches per process; programs ported to Linux rely on none here",
+    spec: &[man("shmget(2)", "Shared memory limits")],
+    calls: &[Sys::Shmat],
+    ..Probe::new("sysv.shm.at.many-times", many_times)
+};
+fn many_times(cx: &mut Context) -> Outcome {
+    let made = segment(cx, 1, 0o600)?;
+    let mut maps = Vec::new();
+    for _ in 0..150 {
+        maps.push(cx.expect_ok(|| made.attach(0))?);
+    }
+    cx.expect_eq("shm_nattch", made.stat()?.nattch, 150)?;
+    maps[0].write(0, 1);
+    let seen = maps.iter().filter(|map| map.read(0) == 1).count();
+    cx.expect_eq("attaches that see a store", seen, 150)?;
+    drop(maps);
+    cx.expect_eq("shm_nattch at the end", made.stat()?.nattch, 0)
 }
 
 const READ_ONLY_SEES: Probe = Probe {
@@ -141,7 +163,7 @@ const RDONLY_FAULTS: Probe = Probe {
 fn rdonly_faults(cx: &mut Context) -> Outcome {
     let made = segment(cx, 1, 0o600)?;
     let map = made.attach(SHM_RDONLY)?;
-    cx.expect_no_signal("a load", || drop(map.read(0)))?;
+    cx.expect_no_signal("a load", || _ = map.read(0))?;
     cx.expect_signal("a store", SIGSEGV, || map.write(0, 1))?;
     cx.expect_eq("byte after the refused store", map.read(0), 0)
 }

@@ -6,7 +6,7 @@ use shmcheck_probe::sys::{self, SHM_NORESERVE};
 use shmcheck_probe::{Context, Need, Outcome, Probe, Segment, Sys, doc, kernel, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &ZERO_BYTES,
     &SEGSZ_KEPT,
     &WHOLE_PAGE,

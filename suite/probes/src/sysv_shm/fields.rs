@@ -3,10 +3,10 @@
 use super::parts::{Holder, Stamp, expect_change, expect_no_change, page, segment};
 use libc::{IPC_STAT, PROT_READ};
 use shmcheck_probe::sys::{self, SHM_RDONLY};
-use shmcheck_probe::{Context, Need, Outcome, Probe, Stop, Sys, kernel, man, posix, procfs};
+use shmcheck_probe::{Context, Isolate, Need, Outcome, Probe, Stop, Sys, kernel, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &ATTACH,
     &ATTACH_READ_ONLY,
     &DETACH,
@@ -359,10 +359,14 @@ const STAMPS_ALONE: Probe = Probe {
         posix("shmctl"),
     ],
     calls: &[Sys::Shmat, Sys::Shmdt, Sys::Shmctl],
+    // It waits, so it must never be the one that others wait for: beside them in the cell's own namespaces.
+    isolate: Isolate::Cell,
     ..Probe::new("sysv.shm.stat.stamps-alone", stamps_alone)
 };
 fn stamps_alone(cx: &mut Context) -> Outcome {
-    const CALLS: [(Stamp, fn(i32, usize) -> sys::Result<()>); 3] = [
+    /// A stamp, and the call on an identifier or an attach that moves it.
+    type Mover = (Stamp, fn(i32, usize) -> sys::Result<()>);
+    const CALLS: [Mover; 3] = [
         (Stamp::Attach, |id, _| sys::shmat(id, 0).map(drop)),
         (Stamp::Detach, |_, address| sys::shmdt(address)),
         (Stamp::Change, |id, _| sys::shm_set(id, sys::geteuid(), sys::getegid(), 0o600)),

@@ -8,7 +8,7 @@ use shmcheck_probe::{
 };
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &FORCED_DEFAULT,
     &FORCED_DETACH,
     &FORCED_ATTACHED,

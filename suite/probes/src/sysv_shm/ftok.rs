@@ -4,7 +4,7 @@ use libc::ENOENT;
 use shmcheck_probe::{Context, Isolate, Outcome, Probe, man, posix, sys};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[&STABLE, &PROJECT, &PROJECT_BITS, &FILE, &MISSING];
+pub(super) const PROBES: &[&Probe] = &[&STABLE, &PROJECT, &PROJECT_BITS, &FILE, &MISSING];
 
 /// Two files that every environment has.
 const FILES: [&str; 2] = ["/proc/self/exe", "/dev/null"];

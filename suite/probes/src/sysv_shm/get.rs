@@ -1,14 +1,15 @@
 //! shmget(2): creating and finding segments.
 
-use super::parts::{page, segment};
-use libc::{EEXIST, EINVAL, ENOENT};
+use super::parts::{page, plainly, segment};
+use libc::{EACCES, EEXIST, EINVAL, ENOENT};
 use shmcheck_probe::sys::{self, IPC_CREAT, IPC_EXCL, IPC_PRIVATE};
 use shmcheck_probe::{Context, Isolate, Outcome, Probe, Segment, Sys, kernel, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &EXCL_EEXIST,
     &NO_KEY_ENOENT,
+    &EXCL_FIRST,
     &PRIVATE_NEW,
     &PRIVATE_NO_CREAT,
     &PRIVATE_EXCL,
@@ -52,6 +53,21 @@ const NO_KEY_ENOENT: Probe = Probe {
 fn no_key_enoent(cx: &mut Context) -> Outcome {
     let key = cx.fresh_key();
     cx.expect_errno(ENOENT, || sys::shmget(key, page(), 0o600))
+}
+
+const EXCL_FIRST: Probe = Probe {
+    title: "IPC_CREAT|IPC_EXCL says EEXIST also to those without permission",
+    why: "a second server under another user must hear 'already running', not a puzzle about rights",
+    spec: &[man("shmget(2)", "EEXIST"), kernel("ipc/util.c", "ipcget_public")],
+    calls: &[Sys::Shmget],
+    ..Probe::new("sysv.shm.get.excl-before-permission", excl_first)
+};
+fn excl_first(cx: &mut Context) -> Outcome {
+    let made = segment(cx, 1, 0)?;
+    plainly(cx, |cx| {
+        cx.expect_errno(EACCES, || sys::shmget(made.key, page(), IPC_CREAT | 0o600))?;
+        cx.expect_errno(EEXIST, || sys::shmget(made.key, page(), IPC_CREAT | IPC_EXCL | 0o600))
+    })
 }
 
 const PRIVATE_NEW: Probe = Probe {

@@ -1,12 +1,12 @@
-//! shmctl(2) IPC_INFO, SHM_INFO, SHM_STAT, SHM_STAT_ANY, and /proc/sysvipc/shm: the view of ipcs.
+//! shmctl(2) IPC_INFO, SHM_INFO, SHM_STAT, SHM_STAT_ANY: limits, usage, and segments by index.
 
-use super::parts::{STRANGER, page, plainly, segment};
+use super::parts::{index_of, page, plainly, segment};
 use libc::{EACCES, EFAULT, EINVAL, IPC_INFO, IPC_STAT};
 use shmcheck_probe::sys::{self, SHM_INFO, SHM_RDONLY, SHM_STAT, SHM_STAT_ANY, ShmLimits, ShmStat};
-use shmcheck_probe::{Context, Isolate, Need, Outcome, Probe, Segment, Stop, Sys, kernel, man, posix, procfs};
+use shmcheck_probe::{Context, Isolate, Outcome, Probe, Stop, Sys, kernel, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &LIMIT_MAX,
     &LIMIT_ALL,
     &LIMIT_MNI,
@@ -26,11 +26,6 @@ pub const PROBES: &[&Probe] = &[
     &FAULT,
     &BAD_COMMAND,
     &BAD_ID,
-    &PROC_ROW,
-    &PROC_HEADER,
-    &PROC_GONE,
-    &PROC_RSS,
-    &PROC_STRANGER,
 ];
 
 /// A limit in IPC_INFO against the sysctl of that name.
@@ -86,14 +81,6 @@ const LIMIT_SEG: Probe = Probe {
     })
 };
 
-/// The index of a segment's identifier, found through SHM_STAT_ANY.
-fn index_of(made: &Segment) -> Result<i32, Stop> {
-    let (highest, _) = sys::shm_limits()?;
-    (0..=highest)
-        .find(|index| sys::shm_stat_by(*index, SHM_STAT_ANY).is_ok_and(|(id, _)| id == made.id))
-        .ok_or_else(|| Stop::fail("SHM_STAT_ANY", format!("identifier {} at some index", made.id), "none"))
-}
-
 const HIGHEST_INDEX: Probe = Probe {
     title: "IPC_INFO and SHM_INFO return the highest index in use",
     why: "ipcs walks from 0 to this number: one too low and the newest segment is invisible",
@@ -104,7 +91,7 @@ const HIGHEST_INDEX: Probe = Probe {
 };
 fn highest_index(cx: &mut Context) -> Outcome {
     let mut made = [segment(cx, 1, 0o600)?, segment(cx, 1, 0o600)?, segment(cx, 1, 0o600)?];
-    let indices = [index_of(&made[0])?, index_of(&made[1])?, index_of(&made[2])?];
+    let indices = [index_of(made[0].id)?, index_of(made[1].id)?, index_of(made[2].id)?];
     let both = || Ok::<_, Stop>((sys::shm_limits()?.0, sys::shm_usage()?.0));
     let highest = indices.iter().copied().max().unwrap_or(-1);
     cx.expect_eq("IPC_INFO, SHM_INFO", both()?, (highest, highest))?;
@@ -202,7 +189,7 @@ fn by_index(cx: &mut Context, command: i32) -> Outcome {
     let made = segment(cx, 3, 0o640)?;
     made.attach(0)?.close()?;
     let _map = made.attach(0)?;
-    let index = index_of(&made)?;
+    let index = index_of(made.id)?;
     let wanted: (i32, ShmStat) = (made.id, made.stat()?);
     cx.expect_eq("identifier and shmid_ds", cx.expect_ok(|| sys::shm_stat_by(index, command))?, wanted)?;
     cx.expect_eq("the same by the system call", cx.expect_ok(|| sys::shm_stat_raw(index, command))?, wanted)
@@ -257,11 +244,11 @@ const UNUSED_INDEX: Probe = Probe {
 };
 fn unused_index(cx: &mut Context) -> Outcome {
     let (mut low, high) = (segment(cx, 1, 0o600)?, segment(cx, 1, 0o600)?);
-    let hole = index_of(&low)?;
+    let hole = index_of(low.id)?;
     cx.expect_eq("identifier at the index", sys::shm_stat_by(hole, SHM_STAT)?.0, low.id)?;
     low.remove()?;
     for command in [SHM_STAT, SHM_STAT_ANY] {
-        for index in [hole, index_of(&high)? + 1, -1, 32_767] {
+        for index in [hole, index_of(high.id)? + 1, -1, 32_767] {
             cx.expect_errno(EINVAL, || sys::shm_stat_by(index, command))?;
         }
     }
@@ -279,7 +266,7 @@ fn stat_eacces(cx: &mut Context) -> Outcome {
     let (open, closed) = (segment(cx, 1, 0o400)?, segment(cx, 1, 0o200)?);
     plainly(cx, |cx| {
         for (made, allowed) in [(&open, true), (&closed, false)] {
-            let index = index_of(made)?;
+            let index = index_of(made.id)?;
             if allowed {
                 cx.expect_ok(|| sys::shm_stat(made.id))?;
                 cx.expect_ok(|| sys::shm_stat_by(index, SHM_STAT))?;
@@ -303,7 +290,7 @@ fn any_unchecked(cx: &mut Context) -> Outcome {
     let made = segment(cx, 2, 0)?;
     plainly(cx, |cx| {
         cx.expect_errno(EACCES, || sys::shm_stat(made.id))?;
-        let (id, stat) = cx.expect_ok(|| sys::shm_stat_by(index_of(&made).unwrap_or(-1), SHM_STAT_ANY))?;
+        let (id, stat) = cx.expect_ok(|| sys::shm_stat_by(index_of(made.id).unwrap_or(-1), SHM_STAT_ANY))?;
         cx.expect_eq("identifier, size, mode", (id, stat.segsz, stat.mode), (made.id, 2 * page(), 0))
     })
 }
@@ -317,7 +304,7 @@ const FAULT: Probe = Probe {
 };
 fn fault(cx: &mut Context) -> Outcome {
     let made = segment(cx, 1, 0o600)?;
-    let index = index_of(&made)?;
+    let index = index_of(made.id)?;
     let commands = [(made.id, IPC_STAT), (0, IPC_INFO), (0, SHM_INFO), (index, SHM_STAT), (index, SHM_STAT_ANY)];
     // An attach that may only be read is no buffer either.
     let read_only = made.attach(SHM_RDONLY)?;
@@ -364,126 +351,4 @@ fn bad_id(cx: &mut Context) -> Outcome {
         cx.expect_errno(EINVAL, || sys::shmctl(id, sys::SHM_UNLOCK))?;
     }
     Ok(())
-}
-
-/// Columns of /proc/sysvipc/shm with the member each one shows.
-const COLUMNS: [(&str, fn(&ShmStat) -> i64); 13] = [
-    ("key", |s| s.key.into()),
-    ("perms", |s| s.mode.into()),
-    ("size", |s| s.segsz as i64),
-    ("cpid", |s| s.cpid.into()),
-    ("lpid", |s| s.lpid.into()),
-    ("nattch", |s| s.nattch as i64),
-    ("uid", |s| s.uid.into()),
-    ("gid", |s| s.gid.into()),
-    ("cuid", |s| s.cuid.into()),
-    ("cgid", |s| s.cgid.into()),
-    ("atime", |s| s.atime),
-    ("dtime", |s| s.dtime),
-    ("ctime", |s| s.ctime),
-];
-
-const PROC_ROW: Probe = Probe {
-    title: "a line of /proc/sysvipc/shm agrees with IPC_STAT in each column",
-    why: "ipcs prefers this file: what it prints is what an administrator removes by",
-    spec: &[man("proc(5)", "/proc/sysvipc"), kernel("ipc/shm.c", "sysvipc_shm_proc_show")],
-    calls: &[Sys::Shmctl],
-    needs: &[Need::Path("/proc/sysvipc/shm")],
-    ..Probe::new("sysv.shm.proc.row", proc_row)
-};
-fn proc_row(cx: &mut Context) -> Outcome {
-    let key = cx.fresh_key();
-    let mut made = cx.segment(key, page() + 3, 0o642)?;
-    made.attach(0)?.close()?;
-    let map = made.attach(0)?;
-    // Once as it is, once marked for removal: key and mode change.
-    for marked in [false, true] {
-        if marked {
-            made.remove()?;
-        }
-        let stat = made.stat()?;
-        let Some(row) = procfs::sysvipc_row("shm", made.id)? else {
-            return cx.expect("line in /proc/sysvipc/shm", false, "one", made.id);
-        };
-        for (column, of) in COLUMNS {
-            cx.expect_eq(column, row.number(column)?, of(&stat))?;
-        }
-    }
-    Ok(map.close()?)
-}
-
-const PROC_HEADER: Probe = Probe {
-    title: "/proc/sysvipc/shm begins with the names of its columns",
-    why: "ipcs and lsipc read the table by position: a column more in between shifts every number",
-    spec: &[man("proc(5)", "/proc/sysvipc"), kernel("ipc/shm.c", "shm_init")],
-    needs: &[Need::Path("/proc/sysvipc/shm")],
-    isolate: Isolate::Cell,
-    ..Probe::new("sysv.shm.proc.header", proc_header)
-};
-fn proc_header(cx: &mut Context) -> Outcome {
-    let text = procfs::read("/proc/sysvipc/shm")?;
-    let names: Vec<_> = text.lines().next().unwrap_or("").split_whitespace().collect();
-    let wanted = "key shmid perms size cpid lpid nattch uid gid cuid cgid atime dtime ctime rss swap";
-    cx.expect_eq("first line", names.join(" ").as_str(), wanted)
-}
-
-const PROC_GONE: Probe = Probe {
-    title: "a segment has one line in /proc/sysvipc/shm while it exists",
-    why: "a ghost line makes administrators hunt memory that is free; a missing one hides what is not",
-    spec: &[man("proc(5)", "/proc/sysvipc")],
-    calls: &[Sys::Shmctl],
-    needs: &[Need::Path("/proc/sysvipc/shm")],
-    ..Probe::new("sysv.shm.proc.exists", proc_gone)
-};
-fn proc_gone(cx: &mut Context) -> Outcome {
-    let mut made = segment(cx, 1, 0o600)?;
-    let lines = |id: i32| {
-        let ids: Vec<_> = procfs::sysvipc("shm")?.iter().map(|row| row.number("shmid")).collect::<Result<_, _>>()?;
-        Ok::<_, Stop>(ids.into_iter().filter(|other| *other == i64::from(id)).count())
-    };
-    cx.expect_eq("lines of a segment", lines(made.id)?, 1)?;
-    let map = made.attach(0)?;
-    made.remove()?;
-    cx.expect_eq("lines while marked for removal", lines(made.id)?, 1)?;
-    map.close()?;
-    cx.expect_eq("lines when it is gone", lines(made.id)?, 0)
-}
-
-const PROC_RSS: Probe = Probe {
-    title: "rss in /proc/sysvipc/shm is the bytes of touched pages",
-    why: "it answers which of ten segments really uses the memory",
-    spec: &[kernel("ipc/shm.c", "sysvipc_shm_proc_show")],
-    calls: &[Sys::Shmat],
-    needs: &[Need::Path("/proc/sysvipc/shm")],
-    ..Probe::new("sysv.shm.proc.rss", proc_rss)
-};
-fn proc_rss(cx: &mut Context) -> Outcome {
-    let made = segment(cx, 5, 0o600)?;
-    let map = made.attach(0)?;
-    for (number, offset) in [4 * page(), 0, 2 * page()].into_iter().enumerate() {
-        let Some(row) = procfs::sysvipc_row("shm", made.id)? else {
-            return cx.expect("line in /proc/sysvipc/shm", false, "one", made.id);
-        };
-        let got = row.number("rss")? + row.number("swap")?;
-        cx.expect_eq("rss and swap together", got, (number * page()) as i64)?;
-        map.write(offset, 1);
-    }
-    Ok(())
-}
-
-const PROC_STRANGER: Probe = Probe {
-    title: "/proc/sysvipc/shm shows segments that the reader may not read",
-    why: "an unprivileged monitor counts all segments of its namespace",
-    spec: &[man("shmctl(2)", "SHM_STAT_ANY"), man("proc(5)", "/proc/sysvipc")],
-    calls: &[Sys::Shmctl],
-    needs: &[Need::OtherUsers, Need::Path("/proc/sysvipc/shm")],
-    ..Probe::new("sysv.shm.proc.stranger", proc_stranger)
-};
-fn proc_stranger(cx: &mut Context) -> Outcome {
-    let made = segment(cx, 1, 0)?;
-    let size = cx.as_user(STRANGER, STRANGER, |cx| {
-        cx.expect_errno(EACCES, || sys::shm_stat(made.id))?;
-        procfs::sysvipc_row("shm", made.id)?.map(|row| row.number("size")).transpose()
-    })?;
-    cx.expect_eq("size column as another user sees it", size, Some(page() as i64))
 }

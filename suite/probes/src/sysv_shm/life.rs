@@ -6,7 +6,7 @@ use shmcheck_probe::sys;
 use shmcheck_probe::{Context, Exit, Isolate, Map, Outcome, Probe, Segment, Sys, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &LAST_DETACH,
     &CREATOR_EXIT,
     &CREATOR_KILLED,
@@ -77,7 +77,7 @@ const CREATOR_KILLED: Probe = Probe {
     spec: &[man("shmctl(2)", "IPC_RMID")],
     calls: &[Sys::Shmget, Sys::Shmat],
     ..Probe::new("sysv.shm.life.creator-killed", |cx| {
-        creator_ends(cx, || drop(sys::kill(sys::getpid(), SIGKILL)), Exit::Signal(SIGKILL))
+        creator_ends(cx, || _ = sys::kill(sys::getpid(), SIGKILL), Exit::Signal(SIGKILL))
     })
 };
 

@@ -7,7 +7,7 @@ use shmcheck_probe::sys::{self, SHM_LOCK, SHM_LOCKED, SHM_UNLOCK};
 use shmcheck_probe::{Context, Need, Outcome, Probe, Segment, Stop, Sys, kernel, man, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &LOCKED_BIT,
     &UNLOCKED,
     &NOT_NESTED,

@@ -13,9 +13,11 @@ mod info;
 mod life;
 mod limits;
 mod lock;
+mod mapped;
 mod memory;
 mod parts;
 mod perm;
+mod proc;
 mod remove;
 mod set;
 
@@ -47,12 +49,14 @@ pub const CHAPTER: Chapter = Chapter {
         set::PROBES,
         remove::PROBES,
         info::PROBES,
+        proc::PROBES,
         perm::PROBES,
         lock::PROBES,
         life::PROBES,
         limits::PROBES,
         forced::PROBES,
         memory::PROBES,
+        mapped::PROBES,
         huge::PROBES,
     ],
     excluded: &[

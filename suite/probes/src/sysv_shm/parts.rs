@@ -4,7 +4,7 @@ use caps::Capability;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use shmcheck_probe::sys::{self, ShmStat};
-use shmcheck_probe::{Context, Gate, Outcome, Peer, Segment, Stop};
+use shmcheck_probe::{Context, Gate, Outcome, Peer, Segment, Stop, procfs};
 
 /// The size of a page.
 pub(super) fn page() -> usize {
@@ -161,4 +161,21 @@ impl Holder {
     pub(super) fn kill(self) -> Result<(), Stop> {
         self.peer.kill().map(drop)
     }
+}
+
+/// Bytes of a segment in memory and in swap space, from /proc/sysvipc/shm.
+pub(super) fn resident(id: i32) -> Result<i64, Stop> {
+    match procfs::sysvipc_row("shm", id)? {
+        Some(row) => Ok(row.number("rss")? + row.number("swap")?),
+        None => Err(Stop::broken(format!("/proc/sysvipc/shm has no line for {id}"))),
+    }
+}
+
+/// The index of an identifier: 15 bits of it, or 24 where the kernel was started with ipcmni_extend.
+pub(super) fn index_of(id: i32) -> Result<i32, Stop> {
+    [0x7fff, 0xff_ffff]
+        .into_iter()
+        .map(|mask| id & mask)
+        .find(|index| sys::shm_stat_by(*index, sys::SHM_STAT_ANY).is_ok_and(|(found, _)| found == id))
+        .ok_or_else(|| Stop::fail("SHM_STAT_ANY", format!("identifier {id} at its index"), "another or none"))
 }

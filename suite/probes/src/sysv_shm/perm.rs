@@ -3,13 +3,13 @@
 //! Each probe makes eight segments whose bits for one class are 0 to 7, while the two other classes have exactly the
 //! opposite bits: a kernel that looks at the wrong class, or at the best of all, gives a different row of answers.
 
-use super::parts::{OTHER, STRANGER, plainly, said, segment};
+use super::parts::{OTHER, STRANGER, index_of, plainly, said, segment};
 use caps::Capability;
 use shmcheck_probe::sys::{self, SHM_EXEC, SHM_RDONLY, SHM_STAT, SHM_STAT_ANY};
 use shmcheck_probe::{Clause, Context, Need, Outcome, Probe, Segment, Stop, Sys, kernel, man, posix};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &OWNER_GET,
     &OWNER_ATTACH,
     &OWNER_STAT,
@@ -88,17 +88,13 @@ const ATTACH: &[Question] = &[
 
 const STAT: &[Question] = &[
     ("IPC_STAT", 4, |s| sys::shm_stat(s.id).map(drop)),
-    ("SHM_STAT", 4, |s| sys::shm_stat_by(index_of(s.id), SHM_STAT).map(drop)),
-    ("SHM_STAT_ANY", 0, |s| sys::shm_stat_by(index_of(s.id), SHM_STAT_ANY).map(drop)),
+    ("SHM_STAT", 4, |s| stat_by_index(s.id, SHM_STAT)),
+    ("SHM_STAT_ANY", 0, |s| stat_by_index(s.id, SHM_STAT_ANY)),
 ];
 
-/// The index of an identifier: 15 bits of it, or 24 where SHM_STAT_ANY says so.
-fn index_of(id: i32) -> i32 {
-    [0x7fff, 0xff_ffff]
-        .into_iter()
-        .map(|mask| id & mask)
-        .find(|index| sys::shm_stat_by(*index, SHM_STAT_ANY).is_ok_and(|(found, _)| found == id))
-        .unwrap_or(-1)
+/// The description of a segment by its index.
+fn stat_by_index(id: i32, command: i32) -> sys::Result<()> {
+    sys::shm_stat_by(index_of(id).unwrap_or(-1), command).map(drop)
 }
 
 /// Asks all questions about one segment per combination of bits, as a member of the class.

@@ -7,7 +7,7 @@ use shmcheck_probe::sys;
 use shmcheck_probe::{Context, Isolate, Need, Outcome, Probe, Sys, kernel, man, posix, procfs};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &GONE_AT_ONCE,
     &MARK,
     &KEY_FREE,

@@ -1,7 +1,7 @@
 //! shmctl(2) IPC_SET: what it sets, what it leaves alone, who may.
 
 use super::parts::{
-    IPC_CAPS, OTHER, STRANGER, Stamp, expect_change, expect_no_change, page, plainly, segment, segment_of,
+    IPC_CAPS, OTHER, STRANGER, Stamp, expect_change, expect_no_change, index_of, page, plainly, segment, segment_of,
 };
 use caps::Capability;
 use libc::{EACCES, EFAULT, EINVAL, EPERM, IPC_SET};
@@ -9,7 +9,7 @@ use shmcheck_probe::sys;
 use shmcheck_probe::{Context, Need, Outcome, Probe, Sys, kernel, man, posix};
 
 /// The probes of this file.
-pub const PROBES: &[&Probe] = &[
+pub(super) const PROBES: &[&Probe] = &[
     &MODE,
     &MODE_HIGH_BITS,
     &KEEPS_LOCKED,
@@ -254,15 +254,10 @@ const SYS_ADMIN: Probe = Probe {
             cx.expect_errno(EPERM, || sys::shm_set(made.id, OTHER, OTHER, 0o640))
         })?;
         cx.expect_ok(|| sys::shm_set(made.id, OTHER, OTHER, 0o640))?;
-        let stat = sys::shm_stat_by(index_of(made.id), sys::SHM_STAT_ANY)?.1;
+        let stat = sys::shm_stat_by(index_of(made.id)?, sys::SHM_STAT_ANY)?.1;
         cx.expect_eq("uid, gid, mode", (stat.uid, stat.gid, stat.mode), (OTHER, OTHER, 0o640))
     })
 };
-
-/// The index of an identifier where the kernel has 15 bits for it, as it does without ipcmni_extend.
-fn index_of(id: i32) -> i32 {
-    id & 0x7fff
-}
 
 const IPC_OWNER_NOT: Probe = Probe {
     title: "CAP_IPC_OWNER alone does not permit IPC_SET: EPERM",
