@@ -16,7 +16,7 @@ pub mod procfs;
 pub mod sys;
 
 pub use call::Sys;
-pub use catalogue::{Chapter, Isolate, Kind, Probe};
+pub use catalogue::{Chapter, Excluded, Isolate, Kind, Probe};
 pub use clause::{Clause, doc, kernel, man, posix};
 pub use context::Context;
 pub use guard::{Map, Segment};

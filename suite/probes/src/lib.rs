@@ -7,6 +7,7 @@ pub mod mapping;
 pub mod memfd;
 pub mod posix_shm;
 pub mod queues;
+pub mod source;
 pub mod sync;
 pub mod sysv_sem;
 pub mod sysv_shm;

@@ -48,6 +48,8 @@ pub struct Facts {
     pub fresh_refused: String,
     /// Whether other programs may live in the agent's IPC namespace.
     pub shared_ipc: bool,
+    /// Whether the root file system is mounted read-only.
+    pub root_read_only: bool,
     /// System V and POSIX queue limits, and other sysctls by their path below /proc/sys.
     pub sysctls: BTreeMap<String, String>,
     /// Paths that probes need and that cannot be read, with the errno's name.

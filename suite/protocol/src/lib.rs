@@ -11,6 +11,7 @@ pub use facts::{Facts, Ground, Inventory};
 pub use fitness::{Unmet, unmet};
 pub use message::{Event, Record, Request};
 pub use report::{Cell, Expected, Program, Report, Result, Summary};
+pub use shmcheck_probe::{Detail, Verdict};
 
 /// The version of the report's format.
 pub const SCHEMA_VERSION: u32 = 1;
