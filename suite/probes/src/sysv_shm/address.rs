@@ -185,7 +185,7 @@ fn remap_replaces(cx: &mut Context) -> Outcome {
 }
 
 const REMAP_PART: Probe = Probe {
-    title: "SHM_REMAP replaces the segment's size and nothing around it",
+    title: "SHM_REMAP replaces exactly as much as the segment's size",
     why: "the neighbours in a reserved range are other segments: replacing one page too many destroys them",
     spec: &[man("shmop(2)", "SHM_REMAP")],
     calls: &[Sys::Shmat],

@@ -347,7 +347,7 @@ fn marked_id(cx: &mut Context) -> Outcome {
 }
 
 const NO_MEMORY: Probe = Probe {
-    title: "shmat beyond RLIMIT_AS fails with ENOMEM and attaches nothing",
+    title: "shmat beyond RLIMIT_AS fails with ENOMEM",
     why: "a batch system limits address space: the program must hear it at the attach, and leave no count behind",
     fix: "raise the limit of address space (ulimit -v)",
     spec: &[man("shmop(2)", "ENOMEM"), man("getrlimit(2)", "RLIMIT_AS")],

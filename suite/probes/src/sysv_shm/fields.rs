@@ -16,6 +16,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &EXEC,
     &THREADS,
     &NATTCH_SUM,
+    &NATTCH_RACE,
     &LOOK_UP,
     &LOOK,
     &STORES,
@@ -248,6 +249,38 @@ fn nattch_sum(cx: &mut Context) -> Outcome {
         cx.expect_eq("shm_nattch after a peer's end", made.stat()?.nattch, left)?;
     }
     Ok(())
+}
+
+const NATTCH_RACE: Probe = Probe {
+    title: "attaches and detaches of racing processes leave nattch exact",
+    why: "one count lost in a busy hour, and the segment is never freed, or freed under its last user",
+    spec: &[man("shmctl(2)", "shm_nattch"), kernel("ipc/shm.c", "shm_open")],
+    calls: &[Sys::Shmat, Sys::Shmdt, Sys::Shmctl],
+    ..Probe::new("sysv.shm.stat.nattch-race", nattch_race)
+};
+fn nattch_race(cx: &mut Context) -> Outcome {
+    let made = segment(cx, 1, 0o600)?;
+    let keeps = made.attach(0)?;
+    let start = cx.gate()?;
+    let mut peers = Vec::new();
+    for _ in 0..3 {
+        peers.push(cx.fork(|_| {
+            start.pass()?;
+            for _ in 0..60 {
+                let maps = [made.attach(0)?, made.attach(SHM_RDONLY)?];
+                drop(maps);
+            }
+            Ok(())
+        })?);
+    }
+    for _ in 0..3 {
+        start.open()?;
+    }
+    for peer in peers {
+        peer.join()?;
+    }
+    cx.expect_eq("shm_nattch", made.stat()?.nattch, 1)?;
+    Ok(keeps.close()?)
 }
 
 const LOOK_UP: Probe = Probe {

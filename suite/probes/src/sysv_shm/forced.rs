@@ -194,7 +194,7 @@ const FORCED_INHERITED: Probe = Probe {
 
 const FORCED_OFF: Probe = Probe {
     title: "after shm_rmid_forced=0 segments outlive their users again",
-    why: "the setting can be tried and taken back",
+    why: "the setting can be tried on a running machine and taken back without a reboot",
     spec: &[doc("Documentation/admin-guide/sysctl/kernel.rst", "shm_rmid_forced")],
     calls: &[Sys::Shmat, Sys::Shmdt],
     needs: &[Need::Sysctl(FORCED)],
@@ -269,7 +269,7 @@ fn next_taken(cx: &mut Context) -> Outcome {
 }
 
 const NEXT_ONCE: Probe = Probe {
-    title: "kernel.shm_next_id counts once and is −1 again",
+    title: "kernel.shm_next_id counts once: it is −1 afterwards",
     why: "otherwise every program after a restore would ask for the same number",
     spec: &[doc("Documentation/admin-guide/sysctl/kernel.rst", "shm_next_id")],
     calls: &[Sys::Shmget],

@@ -73,7 +73,7 @@ fn file(cx: &mut Context) -> Outcome {
 const MISSING: Probe = Probe {
     title: "ftok of a file that is not there fails with ENOENT",
     why: "-1 is a valid key too: a program that ignores the error meets all others that ignore it",
-    spec: &[man("ftok(3)", "ERRORS"), posix("ftok")],
+    spec: &[man("ftok(3)", "RETURN VALUE"), posix("ftok")],
     isolate: Isolate::Cell,
     ..Probe::new("sysv.shm.ftok.missing", |cx| cx.expect_errno(ENOENT, || sys::ftok("/proc/self/no-such-file", 1)))
 };

@@ -133,7 +133,7 @@ fn key_finds(cx: &mut Context) -> Outcome {
 }
 
 const CREAT_FINDS: Probe = Probe {
-    title: "IPC_CREAT on a live key finds it and leaves it as it is",
+    title: "IPC_CREAT on a live key finds the segment as it is",
     why: "a restarted worker calls the same create-or-open code: it must get the old data with the old rights",
     spec: &[man("shmget(2)", "DESCRIPTION"), posix("shmget")],
     calls: &[Sys::Shmget],

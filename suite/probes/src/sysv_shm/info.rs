@@ -23,6 +23,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &UNUSED_INDEX,
     &STAT_EACCES,
     &ANY_UNCHECKED,
+    &UNPRIVILEGED,
     &FAULT,
     &BAD_COMMAND,
     &BAD_ID,
@@ -294,6 +295,24 @@ fn any_unchecked(cx: &mut Context) -> Outcome {
         cx.expect_eq("identifier, size, mode", (id, stat.segsz, stat.mode), (made.id, 2 * page(), 0))
     })
 }
+
+const UNPRIVILEGED: Probe = Probe {
+    title: "IPC_INFO and SHM_INFO need no privilege",
+    why: "ipcs -lm and -um are for every user: a monitor need not be root to warn of a full table",
+    spec: &[man("shmctl(2)", "IPC_INFO"), man("shmctl(2)", "SHM_INFO")],
+    calls: &[Sys::Shmctl],
+    ..Probe::new("sysv.shm.info.unprivileged", |cx| {
+        let _closed = segment(cx, 1, 0)?;
+        let (_, own) = sys::shm_limits()?;
+        let (limits, used) = plainly(cx, |cx| {
+            let (_, limits) = cx.expect_ok(sys::shm_limits)?;
+            let (_, usage) = cx.expect_ok(sys::shm_usage)?;
+            Ok(((limits.shmmax, limits.shmall, limits.shmmni), usage.used_ids))
+        })?;
+        cx.expect_eq("limits", limits, (own.shmmax, own.shmall, own.shmmni))?;
+        cx.expect("used_ids", used >= 1, "1 or more", used)
+    })
+};
 
 const FAULT: Probe = Probe {
     title: "a buffer that cannot be written makes the commands fail with EFAULT",

@@ -111,7 +111,7 @@ const MAX_REPORTED: Probe = Probe {
 };
 
 const ALL_ENOSPC: Probe = Probe {
-    title: "exceeding SHMALL fails with ENOSPC and creates nothing",
+    title: "exceeding SHMALL fails with ENOSPC",
     why: "'No space left on device' from shmget sends people to df; it is the total of all segments",
     fix: "sysctl kernel.shmall (in pages); remove left-over segments: ipcs -m",
     spec: &[man("shmget(2)", "ENOSPC"), posix("shmget")],

@@ -124,7 +124,7 @@ const NO_FAULT_IN: Probe = Probe {
 
 const CONTENT: Probe = Probe {
     title: "locking and unlocking leave the content alone",
-    why: "a database locks its pool while it runs",
+    why: "a database locks its pool while it runs: a page that changes there is a corrupt table",
     spec: &[man("shmctl(2)", "SHM_LOCK")],
     calls: &[Sys::Shmctl, Sys::Shmat],
     needs: &[Need::Memlock(LIMIT)],

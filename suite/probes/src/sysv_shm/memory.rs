@@ -78,7 +78,7 @@ const PROTECTION_OWN: Probe = Probe {
 };
 
 const SYNCED: Probe = Probe {
-    title: "msync of a segment succeeds and leaves its content alone",
+    title: "msync of a segment succeeds without touching its content",
     why: "storage libraries call msync on whatever memory they were given; a segment has no file, yet no error either",
     spec: &[man("msync(2)", "DESCRIPTION"), kernel("ipc/shm.c", "shm_fsync")],
     calls: &[Sys::Shmat, Sys::Msync],

@@ -150,14 +150,14 @@ const ATTACH_SPEC: &[Clause] = &[man("shmop(2)", "EACCES"), posix("shmat"), kern
 const STAT_SPEC: &[Clause] = &[man("shmctl(2)", "EACCES"), posix("shmctl"), kernel("ipc/util.c", "ipcperms")];
 
 const OWNER_GET: Probe = Probe {
-    title: "shmget asks the owner's bits of the owner, and no others",
+    title: "shmget asks the owner's bits, and only those, of the owner",
     why: "a service finds its own segment by the bits it set for itself; group and others must not stand in for them",
     spec: GET_SPEC,
     calls: &[Sys::Shmget],
     ..Probe::new("sysv.shm.perm.owner-get", |cx| decides(cx, Class::Owner, GET))
 };
 const OWNER_ATTACH: Probe = Probe {
-    title: "shmat asks the owner's bits of the owner, and no others",
+    title: "shmat asks the owner's bits, and only those, of the owner",
     why: "a program that made its segment read-only for itself is protected from its own stray stores",
     spec: ATTACH_SPEC,
     calls: &[Sys::Shmat],
@@ -312,7 +312,7 @@ const CAPABLE_ATTACH: Probe = Probe {
 };
 const CAPABLE_STAT: Probe = Probe {
     title: "CAP_IPC_OWNER reads a segment's description whatever its mode",
-    why: "root's ipcs shows every segment in full",
+    why: "root's ipcs shows every segment in full, also those that their owners closed to everybody",
     varies: "root of a default container does not have the capability",
     spec: &[man("capabilities(7)", "CAP_IPC_OWNER"), man("shmctl(2)", "EACCES")],
     calls: &[Sys::Shmctl],

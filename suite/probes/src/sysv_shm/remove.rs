@@ -45,7 +45,7 @@ fn gone_at_once(cx: &mut Context) -> Outcome {
 }
 
 const MARK: Probe = Probe {
-    title: "IPC_RMID while attached sets SHM_DEST and makes the key private",
+    title: "IPC_RMID while attached only marks: SHM_DEST, private key",
     why: "ipcs shows 'dest': the administrator sees that the memory goes with its last user, and need not act",
     spec: &[man("shmctl(2)", "IPC_RMID"), kernel("ipc/shm.c", "do_shm_rmid")],
     calls: &[Sys::Shmctl, Sys::Shmat],
@@ -219,7 +219,7 @@ fn late_attach_keeps(cx: &mut Context) -> Outcome {
 }
 
 const TWICE_MARKED: Probe = Probe {
-    title: "IPC_RMID again while attached succeeds and changes nothing",
+    title: "IPC_RMID again while attached succeeds without a change",
     why: "launcher and worker both remove in their clean-up: the second must not report a failure",
     spec: &[man("shmctl(2)", "IPC_RMID"), kernel("ipc/shm.c", "do_shm_rmid")],
     calls: &[Sys::Shmctl, Sys::Shmat],

@@ -175,7 +175,7 @@ fn attached_keeps(cx: &mut Context) -> Outcome {
 }
 
 const NEW_OWNER: Probe = Probe {
-    title: "the owner set by IPC_SET may set and remove",
+    title: "the owner set by IPC_SET has an owner's rights",
     why: "the service's user must be able to clean up what its root launcher created",
     spec: &[man("shmctl(2)", "IPC_SET"), posix("shmctl")],
     calls: &[Sys::Shmctl],
