@@ -171,11 +171,11 @@ const GROUP_EFFECTIVE: Probe = Probe {
 fn group_effective(cx: &mut Context) -> Outcome {
     let own = segment(cx, 1, 0o600)?.stat()?;
     cx.expect_eq("gid and cgid", (own.gid, own.cgid), (sys::getegid(), sys::getegid()))?;
-    let groups = cx.as_member(STRANGER, STRANGER, &[OTHER], |cx| {
+    let groups = cx.as_member(STRANGER, OTHER, &[STRANGER], |cx| {
         let stat = segment(cx, 1, 0o600)?.stat()?;
         Ok((stat.gid, stat.cgid))
     })?;
-    cx.expect_eq("gid and cgid of a member of another group", groups, (STRANGER, STRANGER))
+    cx.expect_eq("gid and cgid of another effective group", groups, (OTHER, OTHER))
 }
 
 const CREATOR_PID: Probe = Probe {

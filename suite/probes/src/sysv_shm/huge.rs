@@ -39,6 +39,12 @@ fn huge_group() -> Result<u32, Stop> {
     procfs::sysctl_number("vm/hugetlb_shm_group")
 }
 
+/// Older kernels, with a warning that it is obsolete, let RLIMIT_MEMLOCK stand in for the privilege.
+fn no_locked_memory() -> Result<(), Stop> {
+    let (_, hard) = sys::getrlimit(libc::RLIMIT_MEMLOCK)?;
+    Ok(sys::setrlimit(libc::RLIMIT_MEMLOCK, 0, hard)?)
+}
+
 const UNPRIVILEGED: Probe = Probe {
     title: "SHM_HUGETLB without CAP_IPC_LOCK or the group fails with EPERM",
     why: "Oracle and PostgreSQL with huge_pages=on stop here; the pool is for those the administrator chose",
@@ -50,6 +56,7 @@ const UNPRIVILEGED: Probe = Probe {
         let allowed = huge_group()?;
         let gid = if allowed == STRANGER { OTHER } else { STRANGER };
         cx.as_user(STRANGER, gid, |cx| {
+            no_locked_memory()?;
             let key = cx.fresh_key();
             let _plain = cx.segment(key, page(), 0o600)?;
             refused(cx, EPERM, MIB_2, 0)
@@ -72,6 +79,7 @@ const GROUP_MEMBER: Probe = Probe {
     ..Probe::new("sysv.shm.huge.group-member", |cx| {
         let gid = huge_group()?;
         let made = |cx: &mut Context| {
+            no_locked_memory()?;
             let key = cx.fresh_key();
             let got = Segment::get(key, huge_page()?, SHM_HUGETLB | IPC_CREAT | 0o600);
             Ok(got.map(drop).map_err(|e| e.errno).err().unwrap_or(0))

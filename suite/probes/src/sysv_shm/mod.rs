@@ -18,8 +18,10 @@ mod memory;
 mod parts;
 mod perm;
 mod proc;
+mod refuse;
 mod remove;
 mod set;
+mod users;
 
 use shmcheck_probe::Chapter;
 use shmcheck_probe::catalogue::Excluded;
@@ -44,8 +46,10 @@ pub const CHAPTER: Chapter = Chapter {
         create::PROBES,
         attach::PROBES,
         address::PROBES,
+        refuse::PROBES,
         detach::PROBES,
         fields::PROBES,
+        users::PROBES,
         set::PROBES,
         remove::PROBES,
         info::PROBES,

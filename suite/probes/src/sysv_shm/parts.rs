@@ -106,6 +106,25 @@ pub(super) fn expect_change<T>(
     Ok(value)
 }
 
+/// Fails unless `act` ends one attach of process `pid`: that changes count, detach time and last process alone.
+pub(super) fn expect_detach(
+    cx: &mut Context,
+    id: i32,
+    pid: libc::pid_t,
+    act: impl FnOnce() -> Result<(), Stop>,
+) -> Outcome {
+    expect_change(
+        cx,
+        id,
+        &[Stamp::Detach],
+        |_| act(),
+        |stat, ()| {
+            stat.nattch -= 1;
+            stat.lpid = pid;
+        },
+    )
+}
+
 /// Fails unless `shmid_ds` is the same after `act` as before.
 pub(super) fn expect_no_change(
     cx: &mut Context,

@@ -1,12 +1,12 @@
 //! /proc/sysvipc/shm: the table that ipcs prefers.
 
-use super::parts::{STRANGER, page, segment};
+use super::parts::{OTHER, STRANGER, page, segment};
 use libc::EACCES;
 use shmcheck_probe::sys::{self, ShmStat};
 use shmcheck_probe::{Context, Isolate, Need, Outcome, Probe, Stop, Sys, kernel, man, procfs};
 
 /// The probes of this file.
-pub(super) const PROBES: &[&Probe] = &[&PROC_ROW, &PROC_HEADER, &PROC_GONE, &PROC_RSS, &PROC_STRANGER];
+pub(super) const PROBES: &[&Probe] = &[&PROC_ROW, &PROC_OWNERS, &PROC_HEADER, &PROC_GONE, &PROC_RSS, &PROC_STRANGER];
 
 /// The value of a member as a column shows it.
 type Column = (&'static str, fn(&ShmStat) -> i64);
@@ -56,6 +56,26 @@ fn proc_row(cx: &mut Context) -> Outcome {
     }
     Ok(map.close()?)
 }
+
+const PROC_OWNERS: Probe = Probe {
+    title: "/proc/sysvipc/shm tells owner, group and their creators apart",
+    why: "an administrator asks the user in this column before removing: the wrong one says yes",
+    spec: &[man("proc(5)", "/proc/sysvipc"), kernel("ipc/shm.c", "sysvipc_shm_proc_show")],
+    calls: &[Sys::Shmctl],
+    needs: &[Need::OtherUsers, Need::Path("/proc/sysvipc/shm")],
+    ..Probe::new("sysv.shm.proc.owners", |cx| {
+        let made = segment(cx, 1, 0o600)?;
+        sys::shm_set(made.id, STRANGER, OTHER, 0o604)?;
+        let Some(row) = procfs::sysvipc_row("shm", made.id)? else {
+            return cx.expect("line in /proc/sysvipc/shm", false, "one", made.id);
+        };
+        let wanted = [STRANGER, OTHER, sys::geteuid(), sys::getegid(), 0o604];
+        for (column, wanted) in ["uid", "gid", "cuid", "cgid", "perms"].into_iter().zip(wanted) {
+            cx.expect_eq(column, row.number(column)?, wanted.into())?;
+        }
+        Ok(())
+    })
+};
 
 const PROC_HEADER: Probe = Probe {
     title: "/proc/sysvipc/shm begins with the names of its columns",
