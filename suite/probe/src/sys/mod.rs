@@ -3,6 +3,7 @@
 //! Each wrapper returns the call's value or an [`Error`] with the call's name and errno. Where the C library and the
 //! system call can differ, the library's function has the plain name and the system call stands in [`raw`].
 
+pub mod abi32;
 pub mod fs;
 pub mod memfd;
 pub mod mman;
@@ -15,6 +16,7 @@ pub mod sem;
 pub mod shm;
 pub mod sync;
 
+pub use abi32::*;
 pub use fs::*;
 pub use mman::*;
 pub use numa::*;
@@ -50,6 +52,11 @@ thread_local! {
 /// The name of the call that the last wrapper of this thread made; failure messages name it.
 pub fn last_call() -> &'static str {
     LAST_CALL.get()
+}
+
+/// Notes the name of the call that is being made, where no convention below applies.
+pub(crate) fn note_call(call: &'static str) {
+    LAST_CALL.set(call);
 }
 
 /// Turns the convention "−1 and errno" into a result, and notes the call's name.

@@ -1,5 +1,6 @@
 //! Chapter 1: System V shared memory.
 
+mod abi32;
 mod address;
 mod attach;
 mod create;
@@ -62,6 +63,7 @@ pub const CHAPTER: Chapter = Chapter {
         memory::PROBES,
         mapped::PROBES,
         huge::PROBES,
+        abi32::PROBES,
     ],
     excluded: &[
         Excluded {
