@@ -16,7 +16,6 @@ const NO_KEY: c_long = 0x5fff_fffe;
 type Control = (&'static [c_long], i32);
 
 /// The control experiments of a call.
-#[expect(clippy::too_many_lines, reason = "one line of data per call")]
 fn controls(call: Sys) -> &'static [Control] {
     match call {
         Sys::Shmget => &[(&[NO_KEY, 0, 0], ENOENT), (&[0, 0, 0], EINVAL)],

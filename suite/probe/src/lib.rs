@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod clause;
 pub mod context;
 pub mod guard;
+pub mod key;
 pub mod need;
 pub mod outcome;
 pub mod peer;

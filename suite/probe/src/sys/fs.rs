@@ -74,7 +74,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     ret("pipe2", unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
     // SAFETY: the call returned a descriptor that nobody else owns.
     let reading = unsafe { OwnedFd::from_raw_fd(ends[0]) };
-    // SAFETY: the call returned a second descriptor that nobody else owns.
+    // SAFETY: as above.
     let writing = unsafe { OwnedFd::from_raw_fd(ends[1]) };
     Ok((reading, writing))
 }

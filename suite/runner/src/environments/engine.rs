@@ -191,6 +191,7 @@ impl Engine {
         let mut add = |flag: &str, value: &str| args.extend([flag.to_owned(), value.to_owned()]);
         add("--name", name);
         add("--label", &format!("{LABEL}.run={}", tools.run));
+        add("--label", &owner());
         for (key, value) in &spec.keys {
             match key.as_str() {
                 "ipc" | "user" | "userns" | "memory" | "runtime" => add(&format!("--{key}"), value),
@@ -213,6 +214,20 @@ impl Engine {
         args.retain(|arg| !arg.is_empty());
         args
     }
+}
+
+/// The label that says whose run a container belongs to.
+fn owner() -> String {
+    format!("{LABEL}.user={}", nix::unistd::geteuid())
+}
+
+fn container_name(tools: &Tools) -> String {
+    format!("{LABEL}-{}-{}", tools.run, tools.number)
+}
+
+/// The run that a container of [`container_name`] belongs to.
+fn run_of(name: &str) -> Option<&str> {
+    name.strip_prefix(LABEL)?.strip_prefix('-')?.rsplit_once('-').map(|(run, _)| run)
 }
 
 fn absolute(path: &str) -> String {
@@ -266,7 +281,7 @@ impl Environment for Engine {
             let remedy = "build with the repository's .cargo/config.toml, which links statically";
             return Err(Missing::new("this program is linked dynamically and cannot run in an image", remedy));
         }
-        let name = format!("shmcheck-{}-{}", tools.run, tools.number);
+        let name = container_name(tools);
         let mut args = self.arguments(spec, tools, &name);
         match spec.get("image") {
             Some(image) => {
@@ -301,13 +316,15 @@ impl Environment for Engine {
                 continue;
             }
             let Ok(client) = self.client(rootless) else { continue };
-            let filter = format!("label={LABEL}.run");
-            let format = format!("{{{{.ID}}}} {{{{.Label \"{LABEL}.run\"}}}}");
-            let Ok(list) = client.run(&["ps", "--all", "--filter", &filter, "--format", &format]) else { continue };
-            for (id, run) in list.lines().filter_map(|line| line.split_once(' ')).filter(|(_, run)| dead(run)) {
-                let removed = dry || client.run(&["rm", "--force", "--volumes", id]).is_ok();
+            // Of this user's runs only: whether another's live, its journals would have to say.
+            let filter = format!("label={}", owner());
+            let Ok(list) = client.run(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]) else {
+                continue;
+            };
+            for name in list.lines().filter(|name| run_of(name).is_some_and(dead)) {
+                let removed = dry || client.run(&["rm", "--force", "--volumes", name]).is_ok();
                 let failed = if removed { "" } else { " (failed)" };
-                lines.push(format!("{} container {id} of run {run}{failed}", self.name));
+                lines.push(format!("{} container {name}{failed}", self.name));
             }
         }
         lines
