@@ -36,6 +36,7 @@ fn controls(call: Sys) -> &'static [Control] {
         Sys::Mmap => &[(&[0, 0, 0, 0x22, -1, 0], EINVAL)],
         Sys::Munmap => &[(&[1, 1], EINVAL)],
         Sys::Mremap => &[(&[1, 1, 1, 0, 0], EINVAL)],
+        Sys::RemapFilePages => &[(&[0, 0x1000, 1, 0, 0], EINVAL)],
         Sys::Mprotect | Sys::Msync | Sys::Madvise | Sys::Mincore => &[(&[1, 1, 0], EINVAL)],
         Sys::Mlock | Sys::Munlock => &[(&[0, 0], 0)],
         Sys::Mlock2 => &[(&[0, 0, 0x80], EINVAL)],

@@ -56,6 +56,7 @@ calls! {
     Mmap mmap SYS_mmap;
     Munmap munmap SYS_munmap;
     Mremap mremap SYS_mremap;
+    RemapFilePages remap_file_pages SYS_remap_file_pages;
     Mprotect mprotect SYS_mprotect;
     Msync msync SYS_msync;
     Madvise madvise SYS_madvise;

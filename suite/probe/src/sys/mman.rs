@@ -65,3 +65,9 @@ pub fn munlock(address: usize, length: usize) -> Result<()> {
     // SAFETY: unlocking changes residency only.
     ret("munlock", unsafe { libc::munlock(address as *const c_void, length) }).map(drop)
 }
+
+/// `remap_file_pages(address, length, 0, page, 0)`—lets the range show the object from `page` on.
+pub fn remap_file_pages(address: usize, length: usize, page: usize) -> Result<()> {
+    // SAFETY: the range belongs to a Map, whose accessors are volatile.
+    ret("remap_file_pages", unsafe { libc::remap_file_pages(address as *mut c_void, length, 0, page, 0) }).map(drop)
+}

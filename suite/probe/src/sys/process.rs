@@ -133,3 +133,27 @@ pub fn sched_yield() {
     // SAFETY: no memory is passed.
     unsafe { libc::sched_yield() };
 }
+
+/// `execve(path, [path], [])`—returns only when it is refused. Descriptors without `FD_CLOEXEC` stay open.
+pub fn execve(path: &str) -> Result<std::convert::Infallible> {
+    let path = super::cstr(path);
+    let arguments = [path.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null()];
+    // SAFETY: both lists end with a null pointer, and all strings outlive the call.
+    Err(match ret("execve", unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) }) {
+        Err(refused) => refused,
+        Ok(_) => super::Error { call: "execve", errno: 0 },
+    })
+}
+
+/// `ptrace(PTRACE_TRACEME)`—this process stops with SIGTRAP after its next successful execve, for its parent to see.
+pub fn trace_me() -> Result<()> {
+    // SAFETY: this request ignores its other arguments.
+    ret("ptrace", unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }).map(drop)
+}
+
+/// `brk(0)`—the end of this process's data segment.
+pub fn program_break() -> i64 {
+    // SAFETY: an impossible address changes nothing; the system call returns the present end.
+    unsafe { libc::syscall(libc::SYS_brk, 0) }
+}
