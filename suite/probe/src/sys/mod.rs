@@ -13,10 +13,12 @@ pub mod raw;
 pub mod sem;
 pub mod shm;
 pub mod sync;
+pub mod uffd;
 
 pub use fs::*;
 pub use mman::*;
 pub use process::*;
+pub use sem::*;
 pub use shm::*;
 
 use std::cell::Cell;

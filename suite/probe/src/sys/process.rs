@@ -133,3 +133,40 @@ pub fn sched_yield() {
     // SAFETY: no memory is passed.
     unsafe { libc::sched_yield() };
 }
+
+/// `sigaction(signal)`—a handler that does nothing, with these flags (`SA_RESTART` or 0).
+pub fn catch_signal(signal: c_int, flags: c_int) -> Result<()> {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: sigaction is plain numbers and a pointer, for which zero is a value; the mask is empty.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(c_int) as libc::sighandler_t;
+    action.sa_flags = flags;
+    // SAFETY: the handler only returns, which is safe at any moment.
+    ret("sigaction", unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }).map(drop)
+}
+
+/// `clone(CLONE_SYSVSEM | SIGCHLD)`—a fork that shares the list of semaphore adjustments with its parent.
+///
+/// As with [`fork`], the child ends with [`exit_now`].
+pub fn fork_sharing_undo() -> Result<pid_t> {
+    let flags = libc::c_long::from(libc::CLONE_SYSVSEM | libc::SIGCHLD);
+    // SAFETY: without a stack of its own and without shared memory clone is fork, in a process with one thread.
+    let pid = unsafe { super::raw::call("clone", libc::SYS_clone, &[flags, 0, 0, 0, 0]) }?;
+    Ok(pid_t::try_from(pid).unwrap_or(-1))
+}
+
+/// `execve("/proc/self/exe")` under `PTRACE_TRACEME`—the new program stops before its first instruction (state `t`),
+/// and nothing of it ever runs when the parent kills it there. Returns only where it is refused.
+pub fn exec_stopped() -> super::Error {
+    // SAFETY: TRACEME takes no memory.
+    if let Err(e) = ret("ptrace", unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }) {
+        return e;
+    }
+    let arguments = [c"shmcheck".as_ptr(), std::ptr::null()];
+    // SAFETY: path and arguments are C strings, the list ends with a null pointer.
+    let value = unsafe { libc::execv(c"/proc/self/exe".as_ptr(), arguments.as_ptr()) };
+    match ret("execve", value) {
+        Err(e) => e,
+        Ok(_) => super::Error { call: "execve", errno: 0 },
+    }
+}
