@@ -76,6 +76,12 @@ pub fn seteuid(uid: uid_t) -> Result<()> {
     ret("seteuid", unsafe { libc::seteuid(uid) }).map(drop)
 }
 
+/// `setegid(gid)`—the effective group id alone.
+pub fn setegid(gid: gid_t) -> Result<()> {
+    // SAFETY: no memory is passed.
+    ret("setegid", unsafe { libc::setegid(gid) }).map(drop)
+}
+
 /// `unshare(flags)`
 pub fn unshare(flags: c_int) -> Result<()> {
     // SAFETY: namespaces and tables of this process change, no memory is passed.
