@@ -64,8 +64,3 @@ pub(super) fn settle(set: &SemSet) -> sys::Result<()> {
     }
     Ok(())
 }
-
-/// Runs `body` in a process that exits by itself afterwards; an error inside is the probe's.
-pub(super) fn in_process(cx: &mut Context, body: impl FnOnce(&mut Context) -> Result<(), Stop>) -> Result<(), Stop> {
-    cx.elsewhere(body)
-}

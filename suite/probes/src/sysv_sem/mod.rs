@@ -1,16 +1,24 @@
 //! Chapter 2: System V semaphores.
 
 mod array;
+mod control;
 mod count;
 mod create;
 mod get;
 mod helpers;
+mod info;
+mod limits;
 mod op;
+mod perm;
 mod stop;
 mod timed;
+mod times;
+mod undo;
+mod undo_life;
+mod values;
 mod wake;
 
-use shmcheck_probe::Chapter;
+use shmcheck_probe::{Chapter, catalogue::Excluded};
 
 /// The chapter.
 pub const CHAPTER: Chapter = Chapter {
@@ -29,6 +37,19 @@ pub const CHAPTER: Chapter = Chapter {
         stop::PROBES,
         timed::PROBES,
         count::PROBES,
+        undo::PROBES,
+        undo_life::PROBES,
+        values::PROBES,
+        control::PROBES,
+        perm::PROBES,
+        times::PROBES,
+        info::PROBES,
+        limits::PROBES,
     ],
-    excluded: &[],
+    excluded: &[Excluded {
+        page: "semop(2)",
+        errno: "ENOMEM",
+        reason: "the undo structure has two bytes for each semaphore of the set; the kernel finds no memory for it only \
+                 where the whole machine or memory cgroup is out of memory, and then its OOM killer acts first",
+    }],
 };
