@@ -22,8 +22,10 @@ impl FaultTrap {
     ///
     /// A touch by the kernel itself waits only with CAP_SYS_PTRACE or `vm.unprivileged_userfaultfd` = 1.
     pub fn new(start: usize, length: usize) -> Result<Self> {
+        // Without O_NONBLOCK poll(2) reports an error at once, userfaultfd(2).
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         // SAFETY: no memory is passed.
-        let fd = ret("userfaultfd", unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) })?;
+        let fd = ret("userfaultfd", unsafe { libc::syscall(libc::SYS_userfaultfd, flags) })?;
         // SAFETY: the call returned a descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(i32::try_from(fd).unwrap_or(-1)) };
         let trap = Self { fd, start, length };
