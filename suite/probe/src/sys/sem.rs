@@ -216,7 +216,7 @@ pub fn sem_set(id: c_int, uid: u32, gid: u32, mode: u16) -> Result<()> {
     let mut ds: libc::semid_ds = unsafe { std::mem::zeroed() };
     ds.sem_perm.uid = uid;
     ds.sem_perm.gid = gid;
-    ds.sem_perm.mode = mode.into();
+    ds.sem_perm.mode = mode;
     // SAFETY: the buffer is a semid_ds, which the kernel only reads.
     ret("semctl", unsafe { libc::semctl(id, 0, libc::IPC_SET, &raw mut ds) }).map(drop)
 }
@@ -226,7 +226,7 @@ pub fn sem_set_all_ones(id: c_int, uid: u32, gid: u32, mode: u16) -> Result<()> 
     // SAFETY: semid_ds is plain numbers, for which zero is a value.
     let mut ds: libc::semid_ds = unsafe { std::mem::zeroed() };
     let perm = &mut ds.sem_perm;
-    (perm.uid, perm.gid, perm.mode) = (uid, gid, mode.into());
+    (perm.uid, perm.gid, perm.mode) = (uid, gid, mode);
     (perm.cuid, perm.cgid, perm.__key, perm.__seq) = (1, 1, 1, 1);
     (ds.sem_otime, ds.sem_ctime, ds.sem_nsems) = (1, 1, 1);
     // SAFETY: the buffer is a semid_ds, which the kernel only reads.

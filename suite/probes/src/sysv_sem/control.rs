@@ -80,7 +80,7 @@ const STAT_EFAULT: Probe = Probe {
 };
 
 const SET_MODE: Probe = Probe {
-    title: "IPC_SET changes the mode, and from then on the new bits decide",
+    title: "the mode set by IPC_SET decides from then on",
     why: "services open a set to a group after initialising it",
     spec: &[man("semctl(2)", "IPC_SET"), posix("semctl")],
     calls: CALLS,

@@ -90,7 +90,7 @@ fn no_pid(cx: &mut Context) -> Outcome {
 }
 
 const OWNER: Probe = Probe {
-    title: "owner as well as creator of a new set is the caller",
+    title: "a new set belongs to the user who made it",
     why: "the creator could not set up or remove its own set",
     spec: &[man("semget(2)", "DESCRIPTION"), posix("semget")],
     calls: &[Sys::Semget, Sys::Semctl],

@@ -62,7 +62,7 @@ const HIGHEST_INDEX: Probe = Probe {
 };
 
 const USAGE: Probe = Probe {
-    title: "SEM_INFO counts the sets as well as the semaphores that exist",
+    title: "SEM_INFO counts what exists in the namespace",
     why: "'ENOSPC' is explained by these two numbers; leaks are found by them",
     spec: &[man("semctl(2)", "SEM_INFO")],
     calls: CALLS,
@@ -93,7 +93,7 @@ const USAGE_KEEPS_LIMITS: Probe = Probe {
 };
 
 const INFO_EFAULT: Probe = Probe {
-    title: "IPC_INFO as well as SEM_INFO refuse a bad address: EFAULT",
+    title: "the commands for limits refuse a bad address: EFAULT",
     why: "a program that believes it read the limits sizes its sets by rubbish",
     spec: &[man("semctl(2)", "EFAULT"), kernel("ipc/sem.c", "semctl_info")],
     calls: CALLS,
@@ -196,7 +196,7 @@ const STAT_ANY_LIBRARY: Probe = Probe {
 };
 
 const STAT_INDEX_EFAULT: Probe = Probe {
-    title: "SEM_STAT as well as SEM_STAT_ANY refuse a bad address: EFAULT",
+    title: "the commands by index refuse a bad address: EFAULT",
     why: "the identifier alone must not come back as if all were well",
     spec: &[man("semctl(2)", "EFAULT")],
     calls: CALLS,
@@ -309,7 +309,7 @@ const PROC_WITHOUT_PERMISSION: Probe = Probe {
 
 const PROC_MANY: Probe = Probe {
     title: "/proc/sysvipc/sem read in pieces is the whole list",
-    why: "a list longer than one page lost or repeated lines on kernels between 4.20 and 5.8",
+    why: "a long list takes several reads; kernels have printed lines twice there, and clean-up jobs counted them twice",
     spec: &[man("proc(5)", "/proc/sysvipc/sem"), kernel("ipc/util.c", "sysvipc_proc_next")],
     calls: CALLS,
     needs: &[Need::Path("/proc/sysvipc/sem")],

@@ -70,7 +70,7 @@ const DEFAULTS: Probe = Probe {
 };
 
 const CONSTANTS: Probe = Probe {
-    title: "IPC_INFO gives SEMVMX as well as the adjustment's limit as 32767",
+    title: "IPC_INFO gives the constants of the kernel's header",
     why: "libraries check a count against semvmx before they use it",
     spec: &[man("semctl(2)", "IPC_INFO"), kernel("include/uapi/linux/sem.h", "SEMVMX")],
     calls: CALLS,

@@ -10,6 +10,7 @@ mod info;
 mod limits;
 mod op;
 mod perm;
+mod pid;
 mod stop;
 mod timed;
 mod times;
@@ -40,6 +41,7 @@ pub const CHAPTER: Chapter = Chapter {
         undo::PROBES,
         undo_life::PROBES,
         values::PROBES,
+        pid::PROBES,
         control::PROBES,
         perm::PROBES,
         times::PROBES,

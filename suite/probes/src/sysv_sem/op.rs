@@ -2,7 +2,7 @@
 
 use libc::{E2BIG, EAGAIN, EFAULT, EFBIG, EINVAL, ERANGE};
 use shmcheck_probe::sys::{self, SEMVMX, SemOp};
-use shmcheck_probe::{Context, Outcome, Probe, SemSet, Sys, kernel, man, posix};
+use shmcheck_probe::{Context, Outcome, Probe, Sys, kernel, man, posix};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -23,8 +23,6 @@ pub(super) const PROBES: &[&Probe] = &[
     &TOO_MANY_E2BIG,
     &ARRAY_EFAULT,
     &LONG_ARRAY_EFAULT,
-    &SETS_PID,
-    &REFUSED_KEEPS_PID,
     &SETS_OTIME,
     &ZERO_SETS_OTIME,
     &REFUSED_KEEPS_OTIME,
@@ -123,7 +121,7 @@ fn up_to_semvmx(cx: &mut Context) -> Outcome {
 }
 
 const ABOVE_SEMVMX: Probe = Probe {
-    title: "a value would exceed SEMVMX: ERANGE, it stays",
+    title: "an increase beyond SEMVMX is refused: ERANGE",
     why: "a counter that wraps around turns a full pool into an empty one",
     spec: &[man("semop(2)", "ERANGE"), posix("semop")],
     calls: &[Sys::Semop, Sys::Semtimedop, Sys::Semctl],
@@ -275,48 +273,6 @@ fn array_efault(cx: &mut Context, count: usize) -> Outcome {
     cx.expect_errno(EFAULT, || sys::semop_at(set.id, start, count))?;
     cx.expect_errno(EFAULT, || sys::semop_at(set.id, 0, count))?;
     cx.expect_eq("sem_otime", set.stat()?.otime, 0)
-}
-
-const SETS_PID: Probe = Probe {
-    title: "sempid of every semaphore named becomes the caller",
-    why: "whoever debugs a stuck lock asks GETPID for its holder; a pid for the whole set accuses the wrong one",
-    spec: &[man("semop(2)", "DESCRIPTION"), posix("semop")],
-    calls: &[Sys::Semop, Sys::Semtimedop, Sys::Semctl],
-    ..Probe::new("sysv.sem.op.sets-pid", sets_pid)
-};
-fn sets_pid(cx: &mut Context) -> Outcome {
-    let set = cx.sem_set(4)?;
-    set.op(&[SemOp::add(0, 1), SemOp::add(3, 1)])?;
-    let (id, own) = (set.id, sys::getpid());
-    let other = cx.elsewhere(move |_| {
-        sys::semop(id, &[SemOp::add(0, -1), SemOp::zero(1)])?;
-        Ok(sys::getpid())
-    })?;
-    let pids = pids(&set)?;
-    // Also the operation that only waits for zero counts as one on its semaphore.
-    cx.expect_eq("sempid of the four", pids, vec![other, other, 0, own])
-}
-
-fn pids(set: &SemSet) -> sys::Result<Vec<i32>> {
-    (0..set.nsems).map(|num| set.last_pid(i32::try_from(num).unwrap_or(-1))).collect()
-}
-
-const REFUSED_KEEPS_PID: Probe = Probe {
-    title: "a refused semop leaves sempid alone",
-    why: "the process that only tried would be taken for the holder",
-    spec: &[man("semop(2)", "DESCRIPTION")],
-    calls: &[Sys::Semop, Sys::Semtimedop, Sys::Semctl],
-    ..Probe::new("sysv.sem.op.refused-keeps-pid", refused_keeps_pid)
-};
-fn refused_keeps_pid(cx: &mut Context) -> Outcome {
-    let set = cx.sem_set(2)?;
-    set.op(&[SemOp::add(0, 1)])?;
-    let id = set.id;
-    let end = cx.elsewhere(move |_| {
-        Ok(super::helpers::errno_of(sys::semop(id, &[SemOp::add(0, -1), SemOp::add(1, -1).nowait()])))
-    })?;
-    cx.expect_eq("errno", end, EAGAIN)?;
-    cx.expect_eq("sempid", pids(&set)?, vec![sys::getpid(), 0])
 }
 
 const SETS_OTIME: Probe = Probe {

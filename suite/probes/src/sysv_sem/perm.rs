@@ -211,7 +211,7 @@ const COMMANDS_NEED_READ: Probe = Probe {
 };
 
 const SET_COMMANDS_NEED_ALTER: Probe = Probe {
-    title: "SETVAL as well as SETALL need the alter bit: EACCES",
+    title: "setting values needs the alter bit: EACCES",
     why: "a reader who could set values opens every lock",
     spec: &[man("semctl(2)", "EACCES"), posix("semctl")],
     calls: CALLS,
@@ -277,7 +277,7 @@ const EXECUTE_MEANS_NOTHING: Probe = Probe {
 };
 
 const CAPABILITY_OVERRIDES: Probe = Probe {
-    title: "CAP_IPC_OWNER reads as well as alters a set of mode 0",
+    title: "CAP_IPC_OWNER opens a set of mode 0",
     why: "backup and debugging tools of root rely on it",
     varies: "a default container has no CAP_IPC_OWNER: root there obeys the bits",
     fix: "docker run --cap-add=IPC_OWNER",

@@ -65,7 +65,7 @@ const ZERO_EXPIRES: Probe = Probe {
 };
 
 const ARRAY_EXPIRES: Probe = Probe {
-    title: "an array's wait ends with EAGAIN, and none of it is done",
+    title: "an array whose time is over is not done at all: EAGAIN",
     why: "the operation that could have been done alone must not stay done",
     spec: &[man("semop(2)", "EAGAIN"), man("semop(2)", "semtimedop()")],
     calls: CALLS,

@@ -62,7 +62,7 @@ fn read(set: &SemSet) -> sys::Result<()> {
 }
 
 const CTIME_MOVES: Probe = Probe {
-    title: "IPC_SET, SETVAL, SETALL move sem_ctime; semop does not",
+    title: "sem_ctime is the time of the last IPC_SET, SETVAL or SETALL",
     why: "audits ask when a set was last reconfigured; use is no configuration",
     spec: &[man("semctl(2)", "semid_ds"), posix("semctl")],
     calls: CALLS,
@@ -88,7 +88,7 @@ const CTIME_MOVES: Probe = Probe {
 };
 
 const OTIME_MOVES: Probe = Probe {
-    title: "every completed semop moves sem_otime, semctl does not",
+    title: "sem_otime is the time of the last completed semop",
     why: "idle detection and clean-up by age take it for the last use",
     spec: &[man("semop(2)", "DESCRIPTION"), man("semctl(2)", "semid_ds"), posix("semop")],
     calls: CALLS,

@@ -229,7 +229,7 @@ const REFUSED_LEAVES_NONE: Probe = Probe {
 };
 
 const REFUSED_TWICE_NAMED: Probe = Probe {
-    title: "nor does one that names a semaphore twice",
+    title: "a refused array that names one twice leaves no adjustment",
     why: "there the kernel writes adjustments step by step and has to take them back",
     spec: &[man("semop(2)", "DESCRIPTION"), kernel("ipc/sem.c", "perform_atomic_semop_slow")],
     calls: CALLS,

@@ -294,7 +294,7 @@ const REMOVED: Probe = Probe {
 };
 
 const REMOVED_AND_NEW: Probe = Probe {
-    title: "adjustments die with their set and never reach its successor",
+    title: "adjustments on a removed set never reach its successor",
     why: "a server is restarted under its clients: their exits would change the new server's counters",
     spec: &[man("semctl(2)", "IPC_RMID"), kernel("ipc/sem.c", "freeary")],
     calls: CALLS,

@@ -2,8 +2,8 @@
 
 use libc::{EFAULT, EIDRM, EINVAL, ERANGE};
 use shmcheck_probe::sys::uffd::FaultTrap;
-use shmcheck_probe::sys::{self, GETALL, GETNCNT, GETPID, GETVAL, GETZCNT, SEMVMX, SETALL, SETVAL, SemOp};
-use shmcheck_probe::{Context, Map, Namespace, Need, Outcome, Probe, Sys, kernel, man, posix};
+use shmcheck_probe::sys::{self, GETALL, GETNCNT, GETPID, GETVAL, GETZCNT, SEMVMX, SETALL, SETVAL};
+use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Sys, kernel, man, posix};
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -25,11 +25,6 @@ pub(super) const PROBES: &[&Probe] = &[
     &UNKNOWN_COMMAND,
     &UNKNOWN_ID,
     &REMOVED_ID,
-    &SETVAL_PID,
-    &SETALL_PID,
-    &READING_KEEPS_PID,
-    &PID_OF_INNER_NAMESPACE,
-    &PID_FROM_INNER_NAMESPACE,
     &RAW_SETVAL,
 ];
 
@@ -68,7 +63,7 @@ const SETALL_GETALL: Probe = Probe {
 };
 
 const LARGE_SET: Probe = Probe {
-    title: "GETALL and SETALL carry sets of any size",
+    title: "the values of a set are carried whatever its size",
     why: "above 256 semaphores the kernel copies through other memory; a truncated copy loses the last locks",
     spec: &[man("semctl(2)", "SETALL"), man("semctl(2)", "GETALL"), kernel("ipc/sem.c", "semctl_main")],
     calls: CALLS,
@@ -102,7 +97,7 @@ const GETALL_LENGTH: Probe = Probe {
 };
 
 const NUM_IGNORED: Probe = Probe {
-    title: "GETALL as well as SETALL ignore the semaphore's number",
+    title: "the commands on all values ignore the semaphore's number",
     why: "old programs pass rubbish or -1 there",
     spec: &[man("semctl(2)", "GETALL"), man("semctl(2)", "SETALL")],
     calls: CALLS,
@@ -329,99 +324,6 @@ const REMOVED_ID: Probe = Probe {
             cx.expect_errno(EINVAL, || sys::raw::semctl(set.id, 0, command, 0))?;
         }
         cx.expect_errno(EINVAL, || sys::sem_set(set.id, 0, 0, 0))
-    })
-};
-
-const SETVAL_PID: Probe = Probe {
-    title: "SETVAL makes the caller sempid of that semaphore",
-    why: "who reset a lock by hand is the one to ask about it; Linux extends POSIX here",
-    spec: &[man("semctl(2)", "The sempid value")],
-    calls: CALLS,
-    ..Probe::new("sysv.sem.values.setval-pid", |cx| {
-        let set = cx.sem_set(2)?;
-        let id = set.id;
-        let pid = cx.elsewhere(move |_| sys::sem_set_value(id, 1, 3).map(|()| sys::getpid()).map_err(Into::into))?;
-        cx.expect_eq("sempid", (set.last_pid(0)?, set.last_pid(1)?), (0, pid))
-    })
-};
-
-const SETALL_PID: Probe = Probe {
-    title: "SETALL makes the caller sempid of every semaphore",
-    why: "before Linux 4.6 it did not, and the former holders were blamed",
-    spec: &[man("semctl(2)", "The sempid value")],
-    calls: CALLS,
-    ..Probe::new("sysv.sem.values.setall-pid", |cx| {
-        let set = cx.sem_set(2)?;
-        set.op(&[SemOp::add(0, 1)])?;
-        let id = set.id;
-        let pid =
-            cx.elsewhere(move |_| sys::sem_set_values(id, 0, &[1, 1]).map(|()| sys::getpid()).map_err(Into::into))?;
-        cx.expect_eq("sempid", (set.last_pid(0)?, set.last_pid(1)?), (pid, pid))
-    })
-};
-
-const READING_KEEPS_PID: Probe = Probe {
-    title: "reading a set changes neither sempid nor semid_ds",
-    why: "a monitor that looks every second must leave no traces",
-    spec: &[man("semctl(2)", "The sempid value"), man("semctl(2)", "DESCRIPTION")],
-    calls: CALLS,
-    ..Probe::new("sysv.sem.values.reading-keeps", |cx| {
-        let set = cx.sem_set(2)?;
-        set.op(&[SemOp::add(0, 1)])?;
-        let (id, before) = (set.id, set.stat()?);
-        cx.elsewhere(move |_| {
-            for command in [GETVAL, GETPID, GETNCNT, GETZCNT] {
-                sys::semctl(id, 1, command)?;
-            }
-            sys::sem_values(id, 2)?;
-            Ok(sys::sem_stat(id).map(drop)?)
-        })?;
-        cx.expect_eq("sempid", (set.last_pid(0)?, set.last_pid(1)?), (sys::getpid(), 0))?;
-        cx.expect_eq("semid_ds", set.stat()?, before)
-    })
-};
-
-const PID_OF_INNER_NAMESPACE: Probe = Probe {
-    title: "GETPID gives a container's process by the caller's own number",
-    why: "from the host, a lock held inside a container must lead to a process that can be found",
-    spec: &[man("pid_namespaces(7)", ""), kernel("ipc/sem.c", "semctl_main")],
-    calls: &[Sys::Semctl, Sys::Semop, Sys::Semtimedop, Sys::Unshare],
-    needs: &[Need::New(Namespace::Pid), Need::Cap(caps::Capability::CAP_SYS_ADMIN)],
-    ..Probe::new("sysv.sem.values.pid-inner", |cx| {
-        let set = cx.sem_set(1)?;
-        let (id, done, end) = (set.id, cx.gate()?, cx.gate()?);
-        sys::unshare(libc::CLONE_NEWPID)?;
-        cx.cross_pid_namespace();
-        let peer = cx.fork(|_| {
-            sys::semop(id, &[SemOp::add(0, 1)])?;
-            let inner = sys::semctl(id, 0, GETPID)?;
-            done.open()?;
-            end.pass()?;
-            Ok((inner, sys::getpid()))
-        })?;
-        let pid = peer.pid();
-        done.pass()?;
-        cx.expect_eq("sempid seen from outside", set.last_pid(0)?, pid)?;
-        end.open()?;
-        cx.expect_eq("sempid seen from inside, its own number", peer.join()?, (1, 1))
-    })
-};
-
-const PID_FROM_INNER_NAMESPACE: Probe = Probe {
-    title: "GETPID gives 0 for a process outside the caller's pid namespace",
-    why: "any other number would name an innocent process inside the container",
-    spec: &[man("pid_namespaces(7)", ""), kernel("ipc/sem.c", "semctl_main")],
-    calls: &[Sys::Semctl, Sys::Semop, Sys::Semtimedop, Sys::Unshare],
-    needs: &[Need::New(Namespace::Pid), Need::Cap(caps::Capability::CAP_SYS_ADMIN)],
-    ..Probe::new("sysv.sem.values.pid-outer", |cx| {
-        let set = cx.sem_set(1)?;
-        set.op(&[SemOp::add(0, 1)])?;
-        let id = set.id;
-        sys::unshare(libc::CLONE_NEWPID)?;
-        cx.cross_pid_namespace();
-        let inner = cx.elsewhere(move |_| Ok(sys::semctl(id, 0, GETPID)?))?;
-        cx.expect_eq("sempid seen from inside", inner, 0)?;
-        cx.expect_eq("sempid seen from outside", set.last_pid(0)?, sys::getpid())
     })
 };
 
