@@ -151,11 +151,11 @@ pub fn catch_signal(signal: c_int, flags: c_int) -> Result<()> {
     ret("sigaction", unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }).map(drop)
 }
 
-/// `clone(CLONE_SYSVSEM | SIGCHLD)`—a fork that shares the list of semaphore adjustments with its parent.
+/// `clone(flags | SIGCHLD)`—a fork that shares what the flags name, such as `CLONE_SYSVSEM`, but never memory.
 ///
 /// As with [`fork`], the child ends with [`exit_now`].
-pub fn fork_sharing_undo() -> Result<pid_t> {
-    let flags = libc::c_long::from(libc::CLONE_SYSVSEM | libc::SIGCHLD);
+pub fn fork_with(flags: c_int) -> Result<pid_t> {
+    let flags = libc::c_long::from(flags & !(libc::CLONE_VM | libc::CLONE_THREAD) | libc::SIGCHLD);
     // SAFETY: without a stack of its own and without shared memory clone is fork, in a process with one thread.
     let pid = unsafe { super::raw::call("clone", libc::SYS_clone, &[flags, 0, 0, 0, 0]) }?;
     Ok(pid_t::try_from(pid).unwrap_or(-1))

@@ -21,6 +21,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &FULL_LENGTH,
     &SNAPSHOT,
     &MUTUAL_EXCLUSION,
+    &MIXED,
 ];
 
 const CALLS: &[Sys] = &[Sys::Semop, Sys::Semtimedop, Sys::Semctl];
@@ -268,4 +269,41 @@ fn mutual_exclusion(cx: &mut Context) -> Outcome {
     }
     cx.expect_eq("increments counted", memory.atomic(0).load(Ordering::Relaxed), 3 * ROUNDS)?;
     cx.expect_eq("value", set.value(0)?, 1)
+}
+
+const MIXED: Probe = Probe {
+    title: "single operations lose nothing beside arrays on the same set",
+    why: "the kernel locks one semaphore for the one, the whole set for the other; races between the two lost updates",
+    spec: &[man("semop(2)", "DESCRIPTION"), kernel("ipc/sem.c", "complexmode_enter")],
+    calls: CALLS,
+    ..Probe::new("sysv.sem.array.mixed", mixed)
+};
+fn mixed(cx: &mut Context) -> Outcome {
+    const ROUNDS: i32 = 300;
+    const WORK: [&[SemOp]; 3] =
+        [&[SemOp::add(0, 1)], &[SemOp::add(1, 1)], &[SemOp::add(0, 2), SemOp::add(1, 2), SemOp::zero(2)]];
+    let set = cx.sem_set(3)?;
+    settle(&set)?;
+    let id = set.id;
+    let mut peers = Vec::new();
+    for ops in WORK {
+        // Singles follow each other closely; an array now and then, so that the kernel changes its mode often.
+        let arrays = ops.len() > 1;
+        peers.push(cx.fork(move |_| {
+            for round in 0..ROUNDS {
+                if !arrays || round % 12 == 0 {
+                    sys::semop(id, ops)?;
+                } else {
+                    sys::semop(id, &[SemOp::add(2, 1)])?;
+                    sys::semop(id, &[SemOp::add(2, -1)])?;
+                }
+            }
+            Ok(())
+        })?);
+    }
+    for peer in peers {
+        peer.join()?;
+    }
+    let each = u16::try_from(ROUNDS + 2 * (ROUNDS / 12)).unwrap_or(0);
+    cx.expect_eq("values", set.values()?, vec![each, each, 0])
 }

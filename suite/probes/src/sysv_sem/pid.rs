@@ -3,11 +3,19 @@
 use super::helpers::errno_of;
 use libc::EAGAIN;
 use shmcheck_probe::sys::{self, GETNCNT, GETPID, GETVAL, GETZCNT, SemOp};
-use shmcheck_probe::{Context, Namespace, Need, Outcome, Probe, SemSet, Sys, kernel, man, posix};
+use shmcheck_probe::{Context, Namespace, Need, Outcome, Probe, SemSet, Stop, Sys, kernel, man, posix};
 
 /// The probes of this file.
-pub(super) const PROBES: &[&Probe] =
-    &[&OF_SEMOP, &REFUSED_KEEPS, &OF_SETVAL, &OF_SETALL, &READING_KEEPS, &INNER_NAMESPACE, &OUTER_NAMESPACE];
+pub(super) const PROBES: &[&Probe] = &[
+    &OF_SEMOP,
+    &OF_THREAD,
+    &REFUSED_KEEPS,
+    &OF_SETVAL,
+    &OF_SETALL,
+    &READING_KEEPS,
+    &INNER_NAMESPACE,
+    &OUTER_NAMESPACE,
+];
 
 const OF_SEMOP: Probe = Probe {
     title: "sempid of every semaphore named becomes the caller",
@@ -32,6 +40,20 @@ fn sets_pid(cx: &mut Context) -> Outcome {
 fn pids(set: &SemSet) -> sys::Result<Vec<i32>> {
     (0..set.nsems).map(|num| set.last_pid(i32::try_from(num).unwrap_or(-1))).collect()
 }
+
+const OF_THREAD: Probe = Probe {
+    title: "sempid of a thread's operation is the process",
+    why: "a thread's number finds nothing in ps, and the lock's holder stays unknown",
+    spec: &[man("semctl(2)", "GETPID"), kernel("ipc/sem.c", "__do_semtimedop")],
+    calls: &[Sys::Semop, Sys::Semtimedop, Sys::Semctl],
+    ..Probe::new("sysv.sem.pid.of-thread", |cx| {
+        let set = cx.sem_set(1)?;
+        let id = set.id;
+        let thread = std::thread::spawn(move || sys::semop(id, &[SemOp::add(0, 1)]));
+        thread.join().map_err(|_| Stop::broken("a thread panicked"))??;
+        cx.expect_eq("sempid", set.last_pid(0)?, sys::getpid())
+    })
+};
 
 const REFUSED_KEEPS: Probe = Probe {
     title: "a refused semop leaves sempid alone",

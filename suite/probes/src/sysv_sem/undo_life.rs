@@ -10,6 +10,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &EXEC_KEEPS,
     &CLONE_SHARES,
     &CLONE_SHARES_LATER,
+    &CLONE_NEW_NAMESPACE,
     &THREADS_SHARE,
     &UNSHARE_APPLIES,
     &UNSHARE_SHARED_KEEPS,
@@ -67,7 +68,7 @@ fn exec_keeps(cx: &mut Context) -> Outcome {
 
 /// Runs `body` in a child that shares this process's adjustments, until its exit.
 fn sharing_child(body: impl FnOnce() -> sys::Result<()>) -> Result<(), Stop> {
-    let pid = sys::fork_sharing_undo()?;
+    let pid = sys::fork_with(libc::CLONE_SYSVSEM)?;
     if pid == 0 {
         sys::exit_now(body().map_or_else(|e| e.errno, |()| 0));
     }
@@ -116,6 +117,29 @@ const CLONE_SHARES_LATER: Probe = Probe {
         cx.expect_eq("value after the exit", set.value(0)?, 1)
     })
 };
+
+const CLONE_NEW_NAMESPACE: Probe = Probe {
+    title: "CLONE_SYSVSEM with CLONE_NEWIPC is refused: EINVAL",
+    why: "adjustments of one namespace would be applied to strangers' sets of another that have the same numbers",
+    spec: &[man("clone(2)", "EINVAL"), kernel("kernel/nsproxy.c", "copy_namespaces")],
+    calls: CALLS,
+    needs: &[Need::New(Namespace::Ipc), Need::Cap(caps::Capability::CAP_SYS_ADMIN)],
+    ..Probe::new("sysv.sem.undo.clone-new-namespace", |cx| {
+        for flags in [libc::CLONE_NEWIPC, libc::CLONE_SYSVSEM] {
+            cx.expect_ok(|| forked_with(flags))?;
+        }
+        cx.expect_errno(libc::EINVAL, || forked_with(libc::CLONE_NEWIPC | libc::CLONE_SYSVSEM))
+    })
+};
+
+/// A child made with these flags that ends at once, and is reaped.
+fn forked_with(flags: i32) -> sys::Result<()> {
+    let pid = sys::fork_with(flags)?;
+    if pid == 0 {
+        sys::exit_now(0);
+    }
+    sys::waitpid(pid, 0).map(drop)
+}
 
 const THREADS_SHARE: Probe = Probe {
     title: "adjustments belong to the process, not to the thread",
