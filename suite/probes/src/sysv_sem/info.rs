@@ -27,12 +27,14 @@ pub(super) const PROBES: &[&Probe] = &[
 
 const CALLS: &[Sys] = &[Sys::Semctl, Sys::Semget];
 
-/// The index of a set in the kernel's table, found as ipcs does it.
+/// The index of a set in the kernel's table, found as ipcs does it; by either command, so that a fault in one of them
+/// fails only the probes that are about it.
 fn index_of(id: i32) -> Result<i32, Stop> {
     let (highest, _) = sys::sem_info(IPC_INFO)?;
+    let is_it = |index: i32, command| sys::sem_stat_by(index, 0, command).is_ok_and(|(found, _)| found == id);
     (0..=highest)
-        .find(|index| sys::sem_stat_by(*index, 0, SEM_STAT_ANY).is_ok_and(|(found, _)| found == id))
-        .ok_or_else(|| Stop::fail("SEM_STAT_ANY by all indexes", format!("identifier {id} among them"), "no such"))
+        .find(|index| is_it(*index, SEM_STAT) || is_it(*index, SEM_STAT_ANY))
+        .ok_or_else(|| Stop::fail("SEM_STAT by all indexes", format!("identifier {id} among them"), "no such"))
 }
 
 const HIGHEST_INDEX: Probe = Probe {
