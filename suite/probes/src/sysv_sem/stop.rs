@@ -1,9 +1,10 @@
 //! semop(2): what ends a sleeper's call without success: signals, removal, refusals at its turn.
 
-use super::helpers::{SLEEPS_IN, expect_end, expect_woken, settle, sleeper, sleeper_that};
-use libc::{EAGAIN, EIDRM, EINTR, ERANGE, SA_RESTART, SIGUSR1};
+use super::helpers::{SLEEPS_IN, errno_of, expect_end, expect_woken, settle, sleeper, sleeper_that};
+use libc::{EAGAIN, EIDRM, EINTR, EINVAL, ERANGE, SA_RESTART, SIGUSR1};
 use shmcheck_probe::sys::{self, SEMVMX, SemOp};
-use shmcheck_probe::{Context, Outcome, Peer, Probe, SemSet, Stop, Sys, kernel, man, posix};
+use shmcheck_probe::{Context, Map, Outcome, Peer, Probe, SemSet, Stop, Sys, kernel, man, posix};
+use std::sync::atomic::Ordering;
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -21,6 +22,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &REMOVED_ARRAY,
     &REMOVED_ZEROS,
     &REMOVED_ALL,
+    &REMOVAL_RACE,
     &OVERFLOW_AT_TURN,
     &NOWAIT_AT_TURN,
     &NOWAIT_ZERO_AT_TURN,
@@ -153,7 +155,7 @@ fn signal_timed(cx: &mut Context) -> Outcome {
     let peer = cx.fork(move |_| {
         sys::catch_signal(SIGUSR1, SA_RESTART)?;
         let mut timeout = libc::timespec { tv_sec: 3_600, tv_nsec: 7 };
-        let errno = super::helpers::errno_of(sys::raw::semtimedop(id, &[SemOp::add(0, -1)], &mut timeout));
+        let errno = errno_of(sys::raw::semtimedop(id, &[SemOp::add(0, -1)], &mut timeout));
         Ok((errno, timeout.tv_sec, timeout.tv_nsec))
     })?;
     cx.until_sleeping_in(peer.pid(), SLEEPS_IN)?;
@@ -233,6 +235,57 @@ const REMOVED_ALL: Probe = Probe {
         peers.into_iter().try_for_each(|peer| expect_end(cx, peer?, EIDRM))
     })
 };
+
+const REMOVAL_RACE: Probe = Probe {
+    title: "a call that meets a removal succeeds or fails with EIDRM or EINVAL",
+    why: "a server is stopped while its clients work: any other end of a call is one they do not handle",
+    spec: &[man("semop(2)", "ERRORS"), man("semctl(2)", "ERRORS"), kernel("ipc/sem.c", "semctl_main")],
+    calls: CALLS,
+    ..Probe::new("sysv.sem.stop.removal-race", removal_race)
+};
+fn removal_race(cx: &mut Context) -> Outcome {
+    const NSEMS: usize = 300;
+    const DONE: u32 = u32::MAX;
+    let memory = Map::shared_anonymous(sys::page_size())?;
+    let mut set = cx.sem_set(300)?;
+    memory.atomic(0).store(set.id.cast_unsigned(), Ordering::SeqCst);
+    let shared = Map::view(memory.address(), memory.len());
+    let peer = cx.fork(move |cx| {
+        let mut values = vec![0; NSEMS];
+        loop {
+            let id = match shared.atomic(0).load(Ordering::SeqCst) {
+                DONE => return Ok(()),
+                id => id.cast_signed(),
+            };
+            shared.atomic(4).fetch_add(1, Ordering::SeqCst);
+            let read = sys::sem_values_into(id, 0, &mut values);
+            // Values and accounts start anew in every round, however many there are.
+            values.fill(0);
+            let ends = [
+                read,
+                sys::sem_set_values(id, 0, &values),
+                sys::semop(id, &[SemOp::add(7, 1).undo()]),
+                sys::semop(id, &[SemOp::add(7, -1).undo().nowait(), SemOp::add(8, 1)]),
+                sys::sem_set_value(id, 3, 1),
+                sys::semctl(id, 3, sys::GETVAL).map(drop),
+                sys::sem_stat(id).map(drop),
+            ];
+            for end in ends {
+                let fine = matches!(errno_of(end), 0 | EIDRM | EINVAL | EAGAIN);
+                cx.expect("a call beside the removal", fine, "success, EIDRM or EINVAL", end)?;
+            }
+        }
+    })?;
+    cx.until("a peer makes its calls", || Ok(memory.atomic(4).load(Ordering::SeqCst) > 0))?;
+    for _ in 0..40 {
+        set.remove()?;
+        set = cx.sem_set(300)?;
+        memory.atomic(0).store(set.id.cast_unsigned(), Ordering::SeqCst);
+        sys::sched_yield();
+    }
+    memory.atomic(0).store(DONE, Ordering::SeqCst);
+    peer.join()
+}
 
 const OVERFLOW_AT_TURN: Probe = Probe {
     title: "an array whose turn comes but would exceed SEMVMX ends with ERANGE",

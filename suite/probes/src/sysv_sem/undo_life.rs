@@ -3,6 +3,7 @@
 use super::undo::values_before_exit;
 use shmcheck_probe::sys::{self, SemOp};
 use shmcheck_probe::{Context, Exit, Namespace, Need, Outcome, Probe, SemSet, Stop, Sys, kernel, man, posix, procfs};
+use std::sync::atomic::Ordering;
 
 /// The probes of this file.
 pub(super) const PROBES: &[&Probe] = &[
@@ -12,6 +13,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &CLONE_SHARES_LATER,
     &CLONE_NEW_NAMESPACE,
     &THREADS_SHARE,
+    &THREADS_TOGETHER,
     &UNSHARE_APPLIES,
     &UNSHARE_SHARED_KEEPS,
     &NEW_NAMESPACE_APPLIES,
@@ -159,6 +161,45 @@ const THREADS_SHARE: Probe = Probe {
         cx.expect_eq("value after the process's exit", set.value(0)?, 4)
     })
 };
+
+const THREADS_TOGETHER: Probe = Probe {
+    title: "threads that use SEM_UNDO for the first time at once share one account",
+    why: "both find no account yet and make one; the loser's adjustment must not get lost",
+    spec: &[man("semop(2)", "NOTES"), kernel("ipc/sem.c", "find_alloc_undo")],
+    calls: CALLS,
+    ..Probe::new("sysv.sem.undo.threads-together", threads_together)
+};
+fn threads_together(cx: &mut Context) -> Outcome {
+    const SETS: usize = 40;
+    let sets: Vec<SemSet> = (0..SETS).map(|_| cx.sem_set(1)).collect::<Result<_, _>>()?;
+    let ids: Vec<i32> = sets.iter().map(|set| set.id).collect();
+    let during = cx.elsewhere(|_| {
+        let arrived = std::sync::atomic::AtomicUsize::new(0);
+        let work = || {
+            for (n, id) in ids.iter().enumerate() {
+                arrived.fetch_add(1, Ordering::SeqCst);
+                while arrived.load(Ordering::SeqCst) < 2 * (n + 1) {
+                    // Two threads on one processor would wait for each other's time slice.
+                    sys::sched_yield();
+                }
+                sys::semop(*id, &[SemOp::add(0, 1).undo()])?;
+            }
+            Ok::<(), sys::Error>(())
+        };
+        std::thread::scope(|scope| {
+            let threads = [scope.spawn(work), scope.spawn(work)];
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().map_err(|_| Stop::broken("a thread panicked"))?.map_err(Stop::from)
+            })
+        })?;
+        Ok(ids.iter().map(|id| sys::semctl(*id, 0, sys::GETVAL)).collect::<sys::Result<Vec<i32>>>()?)
+    })?;
+    cx.expect_eq("values while the process lives", during, vec![2; SETS])?;
+    for set in &sets {
+        cx.expect_eq("value after its exit", set.value(0)?, 0)?;
+    }
+    Ok(())
+}
 
 const UNSHARE_APPLIES: Probe = Probe {
     title: "unshare(CLONE_SYSVSEM) applies the adjustments at once",
