@@ -4,7 +4,7 @@ use shmcheck_probe::sys::{self, SemOp};
 use shmcheck_probe::{Context, Outcome, Peer, SemSet, Stop, Sys};
 
 /// How long a peer that must wake may take; far above what a loaded machine needs.
-const PATIENCE_MS: i32 = 3_000;
+const PATIENCE_MS: i32 = 5_000;
 
 /// The calls a sleeper is seen in: the C library makes semtimedop of semop.
 pub(super) const SLEEPS_IN: &[Sys] = &[Sys::Semop, Sys::Semtimedop];

@@ -267,7 +267,7 @@ fn setall_eidrm(cx: &mut Context) -> Outcome {
     let (id, address) = (set.id, page.address());
     // A thread, because the trap watches this process's memory; it stops in the kernel's copy of the array.
     let setter = std::thread::spawn(move || sys::raw::semctl(id, 0, SETALL, address));
-    let reached = trap.touched(3_000)?;
+    let reached = trap.touched(5_000)?;
     if reached {
         set.remove()?;
     }
