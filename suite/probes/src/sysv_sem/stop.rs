@@ -281,7 +281,6 @@ fn removal_race(cx: &mut Context) -> Outcome {
         set.remove()?;
         set = cx.sem_set(300)?;
         memory.atomic(0).store(set.id.cast_unsigned(), Ordering::SeqCst);
-        sys::sched_yield();
     }
     memory.atomic(0).store(DONE, Ordering::SeqCst);
     peer.join()
