@@ -21,6 +21,7 @@ pub mod shm;
 pub mod sync;
 pub mod tmpfs;
 pub mod trace;
+pub mod uffd;
 
 pub use abi32::*;
 pub use fs::*;
@@ -31,6 +32,7 @@ pub use posix::*;
 pub use numa::*;
 pub use process::*;
 pub use queue::*;
+pub use sem::*;
 pub use shm::*;
 
 use std::cell::Cell;
