@@ -2,19 +2,23 @@
 //!
 //! The same program as the runner, started in the environment with two streams. It sends its facts, then takes
 //! requests until its input ends. Every probe runs in a process of its own, under a worker that is the reaper of
-//! all its descendants; the agent survives a probe that crashes, hangs, forks away or writes rubbish.
+//! all its descendants, and so has every party of a scenario; the agent survives a probe that crashes, hangs, forks away or writes rubbish.
 
+mod actor;
 pub mod controls;
 pub mod fresh;
 pub mod gather;
 mod ground;
 pub mod inventory;
 mod pool;
+mod process;
+mod reap;
+mod stage;
 mod worker;
 
 pub use gather::libc_version;
 
-use shmcheck_probe::Probe;
+use shmcheck_probe::{Probe, Scenario};
 use shmcheck_protocol::{Event, Facts, Record, Request, unmet};
 use std::io::{BufRead, Write};
 
@@ -42,11 +46,16 @@ pub enum Error {
 /// Serves requests from `input` on `output` until the input ends.
 pub fn serve(
     catalogue: &[&'static Probe],
+    scenarios: &[&'static Scenario],
     options: Options,
     input: impl BufRead,
     mut output: impl Write,
 ) -> Result<(), Error> {
-    let facts = gather::facts(catalogue, options);
+    // What claims need is measured, whether or not they have parties.
+    let claims: Vec<&'static Probe> =
+        catalogue.iter().copied().chain(scenarios.iter().map(|scenario| &scenario.probe)).collect();
+    let facts = gather::facts(&claims, options);
+    let mut stage = stage::Stage::new(scenarios, catalogue.len(), &facts);
     send(&mut output, &Event::Facts(Box::new(facts.clone())))?;
     for line in input.lines() {
         match serde_json::from_str::<Request>(&line?) {
@@ -56,10 +65,15 @@ pub fn serve(
                 send(&mut output, &Event::Done)?;
             }
             Ok(Request::Inventory) => send(&mut output, &Event::Inventory(inventory::take()))?,
+            Ok(Request::Enter { scenario, party, run, tag, deadline_ms }) => {
+                send(&mut output, &stage.enter(&scenario, party, &run, tag, deadline_ms)?)?;
+            }
+            Ok(Request::Step { step, values }) => send(&mut output, &stage.step(step, values)?)?,
+            Ok(Request::Leave { killed }) => send(&mut output, &stage.leave(killed)?)?,
             Err(e) => send(&mut output, &Event::Error { message: format!("cannot read a request: {e}") })?,
         }
     }
-    Ok(())
+    stage.clear()
 }
 
 /// How a request's probes are to be run.

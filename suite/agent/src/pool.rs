@@ -1,7 +1,7 @@
 //! The workers of an agent: probes in parallel where they may, alone where they must.
 
 use crate::worker::{self, Bench};
-use crate::{Error, Plan, gather};
+use crate::{Error, Plan, gather, reap};
 use shmcheck_probe::{Isolate, Probe, Stop, sys};
 use shmcheck_protocol::{Facts, Record};
 use std::collections::VecDeque;
@@ -137,7 +137,7 @@ fn spawn(catalogue: &[&'static Probe], bench: &Bench, others: &[Worker]) -> Resu
 fn work(catalogue: &[&'static Probe], bench: &Bench, agent: libc::pid_t, orders: OwnedFd, answers: OwnedFd) -> i32 {
     use std::io::Read;
     let armed = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
-    if armed.is_err() || nix::unistd::getppid().as_raw() != agent || worker::become_reaper().is_err() {
+    if armed.is_err() || nix::unistd::getppid().as_raw() != agent || reap::become_reaper().is_err() {
         return 1;
     }
     let (mut orders, mut answers) = (File::from(orders), File::from(answers));

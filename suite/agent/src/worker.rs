@@ -5,21 +5,21 @@
 
 use crate::fresh::{self, Way};
 use crate::inventory;
+use crate::process::{Sink, closed, drain, pidfd, placeholder, prepare, wait_readable};
+use crate::reap::reap_descendants;
 use shmcheck_probe::context::Place;
 use shmcheck_probe::peer::{Handover, panic_text};
 use shmcheck_probe::{Context, Exit, Isolate, Probe, Stop, key, sys};
 use shmcheck_protocol::{Inventory, Record};
 use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// The longest result that a probe may hand over in bytes.
-const MAX_RESULT: usize = 64 << 10;
+pub(crate) const MAX_RESULT: usize = 64 << 10;
 /// How much of a probe's own output is kept for a broken record.
-const MAX_OUTPUT: usize = 4 << 10;
-/// How long descendants that were told to die may take; on a loaded machine a killed process needs a time slice.
-const GRACE: Duration = Duration::from_millis(2_000);
+pub(crate) const MAX_OUTPUT: usize = 4 << 10;
 
 /// What a worker needs to know of the place.
 #[derive(Debug, Clone)]
@@ -28,11 +28,6 @@ pub(crate) struct Bench {
     pub(crate) tag: u32,
     pub(crate) deadline: Duration,
     pub(crate) fresh: Option<Way>,
-}
-
-/// Makes this process the reaper of all its descendants.
-pub(crate) fn become_reaper() -> sys::Result<()> {
-    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).map(drop)
 }
 
 /// Runs one probe and says what came of it.
@@ -146,7 +141,7 @@ fn verdict(probe: &Probe, end: End, bytes: &[u8], output: &[u8], deadline: Durat
     first.result
 }
 
-fn excerpt(bytes: &[u8]) -> String {
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned()
 }
 
@@ -162,7 +157,7 @@ fn watch(
         sys::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK)?;
     }
     let pidfd = pidfd(pid);
-    let mut sinks =
+    let mut sinks: [Sink; 2] =
         [(File::from(result_in), Vec::new(), MAX_RESULT + 1), (File::from(output_in), Vec::new(), MAX_OUTPUT)];
     let end = loop {
         for sink in &mut sinks {
@@ -201,95 +196,6 @@ fn watch(
     Ok((end, result, output))
 }
 
-/// A descriptor that never becomes readable, where /dev/null is missing.
-fn placeholder() -> File {
-    // SAFETY: eventfd takes no memory.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    // SAFETY: the descriptor is new and owned by nobody else; -1 would be a table without room, which reads as an error.
-    unsafe { File::from_raw_fd(fd) }
-}
-
-/// Reads what is there; beyond the limit it is thrown away.
-fn drain((file, bytes, limit): &mut (File, Vec<u8>, usize)) {
-    let mut chunk = [0; 16 << 10];
-    // Bounded per call, so that an endless writer cannot keep the worker from looking at the deadline.
-    for _ in 0..16 {
-        match file.read(&mut chunk) {
-            Ok(0) | Err(_) => return,
-            Ok(n) => bytes.extend_from_slice(&chunk[..n.min(limit.saturating_sub(bytes.len()))]),
-        }
-    }
-}
-
-fn poll(fds: &[i32], millis: i32) -> Vec<libc::pollfd> {
-    let mut entries: Vec<libc::pollfd> =
-        fds.iter().map(|fd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 }).collect();
-    // SAFETY: pointer and count are those of the vector. An error or interruption leaves revents 0.
-    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, millis) };
-    entries
-}
-
-fn wait_readable(fds: &[i32], patience: Duration) {
-    let millis = patience.as_millis().clamp(1, 60_000);
-    poll(fds, i32::try_from(millis).unwrap_or(60_000));
-}
-
-/// Which of the pipes have no writer any more.
-fn closed(fds: &[i32]) -> Vec<bool> {
-    poll(fds, 0).iter().map(|entry| entry.revents & libc::POLLHUP != 0).collect()
-}
-
-fn pidfd(pid: libc::pid_t) -> Option<OwnedFd> {
-    // SAFETY: no memory is passed.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the call returned a descriptor that nobody else owns.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Ends and reaps every descendant; names those that did not end by themselves.
-fn reap_descendants() -> Option<String> {
-    let start = Instant::now();
-    let mut stubborn = String::new();
-    loop {
-        match sys::waitpid(-1, libc::WNOHANG) {
-            Err(_) => break,
-            Ok((0, _)) => {
-                // Peers die with their parent; give the signal the time to arrive before calling them left behind.
-                if start.elapsed() > Duration::from_millis(200) && stubborn.is_empty() {
-                    stubborn =
-                        children().iter().map(|(pid, name)| format!("{name}[{pid}]")).collect::<Vec<_>>().join(" ");
-                }
-                if !stubborn.is_empty() {
-                    for (pid, _) in children() {
-                        let _ = sys::kill(pid, libc::SIGKILL);
-                    }
-                }
-                if start.elapsed() > GRACE {
-                    break;
-                }
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            Ok(_) => {}
-        }
-    }
-    (!stubborn.is_empty()).then_some(stubborn)
-}
-
-/// The children of this process with their names.
-fn children() -> Vec<(libc::pid_t, String)> {
-    let own = sys::getpid();
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let parse = |entry: std::fs::DirEntry| {
-        let pid: libc::pid_t = entry.file_name().to_str()?.parse().ok()?;
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        let (head, tail) = stat.rsplit_once(") ")?;
-        let parent: libc::pid_t = tail.split(' ').nth(1)?.parse().ok()?;
-        (parent == own).then(|| (pid, head.split_once('(').map_or("", |(_, name)| name).to_owned()))
-    };
-    entries.filter_map(parse).collect()
-}
-
 /// The probe's process: namespaces, limits and streams, then the function, then the record.
 fn run_inside(
     probe: &'static Probe,
@@ -299,7 +205,7 @@ fn run_inside(
     result: OwnedFd,
     output: OwnedFd,
 ) -> ! {
-    let prepared = prepare(worker, result, output);
+    let prepared = prepare(worker, None, result, output);
     let Ok(mut pipe) = prepared else { sys::exit_now(70) };
     let own = bench.fresh.filter(|_| matches!(probe.isolate, Isolate::Fresh | Isolate::FreshOnly));
     let entered = own.map_or(Ok(()), |way| fresh::enter(way).map_err(Stop::from));
@@ -312,53 +218,4 @@ fn run_inside(
     let handover = Handover { id: probe.id.to_owned(), result: outcome };
     let sent = serde_json::to_vec(&handover).map(|bytes| pipe.write_all(&bytes));
     sys::exit_now(i32::from(!matches!(sent, Ok(Ok(())))));
-}
-
-/// Own group, death with the worker, no core, /dev/null as input, output to the worker, all else closed.
-fn prepare(worker: libc::pid_t, result: OwnedFd, output: OwnedFd) -> sys::Result<File> {
-    let _ = nix::unistd::setpgid(nix::unistd::Pid::from_raw(0), nix::unistd::Pid::from_raw(0));
-    sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
-    if nix::unistd::getppid().as_raw() != worker {
-        sys::exit_now(1);
-    }
-    // A limit of 1 keeps also a core_pattern with a pipe from dumping, core(5); where it cannot be raised it is 0.
-    if sys::setrlimit(libc::RLIMIT_CORE, 1, 1).is_err() {
-        let _ = sys::setrlimit(libc::RLIMIT_CORE, 0, 0);
-    }
-    // SAFETY: SIGPIPE's default ends a peer whose reader is gone; one thread, a valid disposition.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
-    sys::umask(0o022);
-    let null = sys::open("/dev/null", libc::O_RDWR, 0).unwrap_or_else(|_| placeholder().into());
-    for (from, to) in [(null.as_raw_fd(), 0), (output.as_raw_fd(), 1), (output.as_raw_fd(), 2)] {
-        // SAFETY: the standard streams are replaced by descriptors that stay valid.
-        sys::ret("dup2", unsafe { libc::dup2(from, to) })?;
-    }
-    // The record's pipe goes out of the way: probes claim things about the lowest free descriptor.
-    let ceiling = sys::getrlimit(libc::RLIMIT_NOFILE).map_or(1024, |limit| limit.0).min(1 << 20);
-    let high = i32::try_from(ceiling.saturating_sub(1)).unwrap_or(1023).min(1_000);
-    let moved = sys::fcntl(result.as_raw_fd(), libc::F_DUPFD_CLOEXEC, high)
-        .or_else(|_| sys::fcntl(result.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))?;
-    // All other descriptors are closed by number, also these: none may be closed a second time by its owner.
-    for owned in [null, output, result] {
-        let _ = owned.into_raw_fd();
-    }
-    close_between(3, moved - 1);
-    close_between(moved + 1, i32::MAX);
-    // SAFETY: the descriptor was made above and is owned by nobody else.
-    Ok(unsafe { File::from_raw_fd(moved) })
-}
-
-/// Closes all descriptors from `first` to `last`.
-fn close_between(first: i32, last: i32) {
-    if first > last {
-        return;
-    }
-    // SAFETY: none of these descriptors is used by this process from here on.
-    let value = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    if value != 0 {
-        // A kernel before 5.9 or a filter: one by one, as far as descriptors usually go.
-        for fd in first..=last.min(4_096) {
-            let _ = sys::close(fd);
-        }
-    }
 }

@@ -29,12 +29,13 @@ pub struct Context {
     lanes: u32,
     used: u32,
     crosses_pid_namespace: bool,
+    pub(crate) kept: crate::scenario::Kept,
 }
 
 impl Context {
     /// A context for a place.
     pub fn new(place: Place) -> Self {
-        Self { place, lane: 0, lanes: 0, used: 0, crosses_pid_namespace: false }
+        Self { place, lane: 0, lanes: 0, used: 0, crosses_pid_namespace: false, kept: crate::scenario::Kept::default() }
     }
 
     /// Whether the probe has an IPC and mount namespace of its own.

@@ -17,6 +17,7 @@ pub mod object;
 pub mod outcome;
 pub mod peer;
 pub mod procfs;
+pub mod scenario;
 pub mod sys;
 pub mod tiny;
 
@@ -31,4 +32,5 @@ pub use need::{Namespace, Need};
 pub use object::{Entry, Object};
 pub use outcome::{Detail, Outcome, Stop, Verdict};
 pub use peer::{Exit, Gate, Peer};
+pub use scenario::{Act, Party, Scenario, Shared, Step, Values};
 pub use tiny::Tiny;

@@ -42,6 +42,11 @@ pub fn unmet(probe: &Probe, facts: &Facts) -> Option<Unmet> {
     None
 }
 
+/// The first of these needs that the cell's own namespaces do not meet.
+pub fn unmet_in_cell(mut needs: impl Iterator<Item = Need>, facts: &Facts) -> Option<Unmet> {
+    needs.find_map(|need| check(need, facts, None))
+}
+
 fn check(need: Need, facts: &Facts, fresh: Option<&Ground>) -> Option<Unmet> {
     let ground = fresh.unwrap_or(&facts.cell);
     let found = match need {

@@ -8,10 +8,10 @@ pub mod message;
 pub mod report;
 
 pub use facts::{Facts, Ground, Inventory};
-pub use fitness::{Unmet, unmet};
+pub use fitness::{Unmet, unmet, unmet_in_cell};
 pub use message::{Event, Record, Request};
 pub use report::{Cell, Expected, Program, Report, Result, Summary};
-pub use shmcheck_probe::{Detail, Verdict};
+pub use shmcheck_probe::{Detail, Values, Verdict};
 
 /// The version of the report's format.
 pub const SCHEMA_VERSION: u32 = 1;

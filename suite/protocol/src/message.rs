@@ -3,7 +3,7 @@
 use crate::facts::{Facts, Inventory};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use shmcheck_probe::{Detail, Stop, Verdict};
+use shmcheck_probe::{Detail, Stop, Values, Verdict};
 
 /// From the runner to the agent, on the agent's standard input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,31 @@ pub enum Request {
     },
     /// List what is there now; answered with `inventory`.
     Inventory,
+    /// Start the actor of a scenario's party; answered with `acted`. An agent has one actor at a time.
+    Enter {
+        /// Id of the scenario.
+        scenario: String,
+        /// The party's place in the scenario.
+        party: usize,
+        /// The run's id: lower-case letters and digits.
+        run: String,
+        /// The run's tag in System V keys.
+        tag: u32,
+        /// Deadline of a step in milliseconds.
+        deadline_ms: u64,
+    },
+    /// Run a step in the actor; answered with `acted`.
+    Step {
+        /// The step's place in the scenario.
+        step: usize,
+        /// What earlier steps have said.
+        values: Values,
+    },
+    /// End the actor; answered with `acted`, broken where it leaves something behind.
+    Leave {
+        /// Whether it is killed, and may tidy up nothing itself.
+        killed: bool,
+    },
 }
 
 /// From the agent to the runner, on the agent's standard output. The first is always `facts`.
@@ -38,6 +63,13 @@ pub enum Event {
     Inventory(Inventory),
     /// All probes of the last `run` are answered.
     Done,
+    /// Answer to `enter`, `step` and `leave`.
+    Acted {
+        /// What came of it.
+        record: Record,
+        /// The values after it.
+        values: Values,
+    },
     /// The agent cannot do what was asked.
     Error {
         /// What and why.

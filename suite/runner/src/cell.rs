@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 /// How long an environment may take to bring up the agent: an engine on a loaded machine, an image to unpack.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// What an agent may need beyond a probe's own deadline before its record must be here.
-const RECORD_PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const RECORD_PATIENCE: Duration = Duration::from_secs(15);
 /// How long an agent may take to end once it was told to; an engine removes its container meanwhile.
-const END_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const END_PATIENCE: Duration = Duration::from_secs(20);
 /// How often a waiting runner looks whether it was interrupted.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// Runs the order's probes in one environment. Whatever happens there, the cell comes back with a record for each.
 pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Observer) -> Cell {
@@ -74,7 +74,7 @@ pub fn facts(planned: &Planned, exe: &std::path::Path, run: &str) -> std::result
 }
 
 /// Why there is no visit.
-enum Trouble {
+pub(crate) enum Trouble {
     /// The environment did not bring up an agent.
     Absent(String),
     /// It brought up something that answers, and not as an agent does.
@@ -82,13 +82,13 @@ enum Trouble {
 }
 
 /// A started agent that has sent its facts.
-struct Visit {
-    session: Session,
-    facts: Box<Facts>,
+pub(crate) struct Visit {
+    pub(crate) session: Session,
+    pub(crate) facts: Box<Facts>,
 }
 
 impl Visit {
-    fn begin(launch: &Launch) -> std::result::Result<Self, Trouble> {
+    pub(crate) fn begin(launch: &Launch) -> std::result::Result<Self, Trouble> {
         let session =
             Session::start(launch).map_err(|e| Trouble::Absent(format!("failed to start {}: {e}", launch.program)))?;
         let trouble = match session.hear(START_PATIENCE) {
@@ -186,7 +186,7 @@ impl Visit {
                     Event::Done if records.len() == order.probes.len() => return (records, None),
                     Event::Done => break "the agent says it is done and left this record out".to_owned(),
                     Event::Error { message } => break format!("the agent cannot go on: {message}"),
-                    Event::Facts(_) | Event::Inventory(_) => break "the agent sent what was not asked for".to_owned(),
+                    Event::Facts(_) | Event::Inventory(_) | Event::Acted { .. } => break "the agent sent what was not asked for".to_owned(),
                 },
                 Heard::Rubbish(problem) => break format!("the agent answered {problem}"),
                 Heard::Ended => {

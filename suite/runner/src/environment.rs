@@ -59,6 +59,11 @@ pub trait Environment: Sync + std::fmt::Debug {
         None
     }
 
+    /// Whether processes there have numbers of their own, a pid namespace below the host's.
+    fn own_pids(&self) -> bool {
+        true
+    }
+
     /// How to start the agent for this spec. May prepare what several cells share (an image).
     fn launch(&self, spec: &Spec, tools: &Tools) -> Result<Launch, Missing>;
 

@@ -6,6 +6,7 @@
 
 pub mod cell;
 pub mod clean;
+pub mod constellation;
 pub mod declared;
 pub mod effective;
 pub mod environment;
@@ -14,11 +15,14 @@ pub mod journal;
 pub mod judge;
 pub mod launch;
 pub mod run;
+pub mod scenario;
 pub mod seccomp;
 pub mod select;
 pub mod session;
 pub mod spec;
+mod troupe;
 
+pub use constellation::Constellation;
 pub use declared::Declared;
 pub use environment::{Environment, Missing, Tools};
 pub use launch::Launch;

@@ -1,9 +1,10 @@
 //! A run: the same probes in several cells, those at the same time that share nothing.
 
-use crate::cell;
+use crate::constellation::Constellation;
 use crate::environment::Environment;
 use crate::spec::Spec;
-use shmcheck_probe::Probe;
+use crate::{cell, scenario};
+use shmcheck_probe::{Probe, Scenario};
 use shmcheck_protocol::{Cell, Facts, Result};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -77,16 +78,40 @@ struct Board {
     taken: Vec<&'static str>,
 }
 
+/// Scenarios, and the constellations they are to be run in.
+#[derive(Debug, Clone, Default)]
+pub struct Scenarios {
+    /// The scenarios, in the catalogue's order.
+    pub scenarios: Vec<&'static Scenario>,
+    /// Where.
+    pub constellations: Vec<Constellation>,
+}
+
 /// Runs all cells.
 pub fn run(cells: &[Planned], order: &Order, observer: &dyn Observer) -> Outcome {
-    let board = Mutex::new(Board { waiting: (0..cells.len()).collect(), taken: Vec::new() });
+    run_all(cells, &Scenarios::default(), order, observer)
+}
+
+/// Runs all cells and all constellations; these are numbered behind the cells.
+pub fn run_all(cells: &[Planned], scenarios: &Scenarios, order: &Order, observer: &dyn Observer) -> Outcome {
+    let constellations = &scenarios.constellations;
+    let locks: Vec<Option<&'static str>> = cells
+        .iter()
+        .map(|cell| cell.environment.lock(&cell.spec))
+        .chain(constellations.iter().map(Constellation::lock))
+        .collect();
+    let work = |number: usize| match cells.get(number) {
+        Some(cell) => cell::run(cell, number, order, observer),
+        None => scenario::run(&constellations[number - cells.len()], &scenarios.scenarios, number, order, observer),
+    };
+    let board = Mutex::new(Board { waiting: (0..locks.len()).collect(), taken: Vec::new() });
     let freed = Condvar::new();
-    let done: Vec<Mutex<Option<Cell>>> = cells.iter().map(|_| Mutex::new(None)).collect();
+    let done: Vec<Mutex<Option<Cell>>> = locks.iter().map(|_| Mutex::new(None)).collect();
     std::thread::scope(|scope| {
-        for _ in 0..order.cells_at_once.clamp(1, cells.len().max(1)) {
+        for _ in 0..order.cells_at_once.clamp(1, locks.len().max(1)) {
             scope.spawn(|| {
-                while let Some((number, lock)) = next(&board, &freed, cells, order) {
-                    let cell = cell::run(&cells[number], number, order, observer);
+                while let Some((number, lock)) = next(&board, &freed, &locks, order) {
+                    let cell = work(number);
                     if order.fail_fast && cell.results.iter().any(|result| !result.as_expected) {
                         order.stop.store(true, Ordering::Relaxed);
                     }
@@ -109,7 +134,7 @@ pub fn run(cells: &[Planned], order: &Order, observer: &dyn Observer) -> Outcome
 fn next(
     board: &Mutex<Board>,
     freed: &Condvar,
-    cells: &[Planned],
+    locks: &[Option<&'static str>],
     order: &Order,
 ) -> Option<(usize, Option<&'static str>)> {
     let mut board = board.lock().ok()?;
@@ -117,13 +142,11 @@ fn next(
         if order.is_stopped() || board.waiting.is_empty() {
             return None;
         }
-        let free = board.waiting.iter().position(|number| {
-            let lock = cells[*number].environment.lock(&cells[*number].spec);
-            lock.is_none_or(|lock| !board.taken.contains(&lock))
-        });
+        let is_free = |number: &usize| locks[*number].is_none_or(|lock| !board.taken.contains(&lock));
+        let free = board.waiting.iter().position(is_free);
         if let Some(place) = free {
             let number = board.waiting.remove(place)?;
-            let lock = cells[number].environment.lock(&cells[number].spec);
+            let lock = locks[number];
             board.taken.extend(lock);
             return Some((number, lock));
         }

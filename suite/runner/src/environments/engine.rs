@@ -308,6 +308,7 @@ impl Environment for Engine {
             args,
             env: client.env.clone(),
             user: client.user,
+            container: Some(name.clone()),
             declared,
             undo: vec![
                 std::iter::once(client.program)

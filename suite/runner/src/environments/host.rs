@@ -32,6 +32,10 @@ impl Environment for Host {
         Some(HOST_IPC)
     }
 
+    fn own_pids(&self) -> bool {
+        false
+    }
+
     fn launch(&self, spec: &Spec, tools: &Tools) -> Result<Launch, Missing> {
         let user = spec.get("user").and_then(parse_user);
         let mut declared = Declared::nothing(spec);
