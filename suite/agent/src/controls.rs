@@ -71,6 +71,8 @@ fn controls(call: Sys) -> &'static [Control] {
         Sys::Vmsplice => &[(&[-1, 0, 0, 0], EBADF)],
         Sys::Sendfile => &[(&[-1, -1, 0, 0], EBADF)],
         Sys::Mseal => &[(&[1, 0, 0], EINVAL)],
+        Sys::ProcessMadvise => &[(&[-1, 0, 0, 20, 1], EINVAL), (&[-1, 0, 0, 20, 0], EBADF)],
+        Sys::PkeyMprotect => &[(&[1, 1, 0, -1], EINVAL)],
     }
 }
 

@@ -87,6 +87,8 @@ calls! {
     Vmsplice vmsplice SYS_vmsplice;
     Sendfile sendfile SYS_sendfile;
     Mseal mseal SYS_mseal;
+    ProcessMadvise process_madvise SYS_process_madvise;
+    PkeyMprotect pkey_mprotect SYS_pkey_mprotect;
 }
 
 impl Sys {
