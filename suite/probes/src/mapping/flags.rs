@@ -19,7 +19,7 @@ pub(super) const PROBES: &[&Probe] = &[
 ];
 
 /// A flag of mmap that nothing has defined.
-const UNKNOWN: i32 = 0x1000_0000;
+const UNKNOWN: i32 = 0x0080_0000;
 
 const VALIDATE_SHARES: Probe = Probe {
     title: "MAP_SHARED_VALIDATE maps as MAP_SHARED does",
