@@ -39,7 +39,7 @@ fn rss(cx: &mut Context) -> Outcome {
 }
 
 const PSS_ALONE: Probe = Probe {
-    title: "shared memory that one process has is Private_Dirty and full Pss",
+    title: "shared memory of a single process counts as private to it",
     why: "'shared' in smaps is about who has a page now, not about MAP_SHARED; reports that mix them up double-count",
     spec: SPEC,
     ..probe("map.account.private.one-process", pss_alone)

@@ -278,7 +278,7 @@ const POPULATE_READ: Probe = Probe {
     ..probe("map.advise.populate-read.resident", |cx| populate(cx, MADV_POPULATE_READ, "MADV_POPULATE_READ"))
 };
 const POPULATE_WRITE: Probe = Probe {
-    title: "MADV_POPULATE_WRITE makes a range resident and writable",
+    title: "MADV_POPULATE_WRITE makes a range resident before any store",
     why: "preallocation that cannot fail later by SIGBUS: DPDK and VMs want to know at start",
     spec: &[man("madvise(2)", "MADV_POPULATE_WRITE")],
     needs: FILE,

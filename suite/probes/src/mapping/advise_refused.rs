@@ -68,7 +68,7 @@ fn invalid(cx: &mut Context, arguments: fn(&Map) -> (usize, usize, i32)) -> Outc
 }
 
 const LENGTH_ZERO: Probe = Probe {
-    title: "madvise of length 0 succeeds and does nothing",
+    title: "madvise of length 0 succeeds without any effect",
     why: "programs probe for an advice with madvise(0, 0, …), as the page tells them to",
     spec: &[man("madvise(2)", "NOTES")],
     calls: CALLS,
@@ -100,7 +100,7 @@ fn unmapped(cx: &mut Context) -> Outcome {
 }
 
 const REST_APPLIED: Probe = Probe {
-    title: "over a hole madvise applies to the rest and returns ENOMEM",
+    title: "madvise over a hole returns ENOMEM but applies to the rest",
     why: "purging a heap with gaps frees all of it although the call reports an error",
     spec: &[man("madvise(2)", "NOTES"), man("madvise(2)", "ENOMEM")],
     calls: CALLS,
@@ -178,7 +178,7 @@ fn poison(cx: &mut Context) -> Outcome {
 }
 
 const PROCESS_COLD: Probe = Probe {
-    title: "process_madvise advises another process and counts the bytes",
+    title: "process_madvise counts the bytes it advised in another process",
     why: "Android's memory daemon trims apps in the background with it",
     spec: &[man("process_madvise(2)", "RETURN VALUE")],
     needs: &[Need::InitCap(Capability::CAP_SYS_NICE), Need::Call(Sys::PidfdOpen)],

@@ -15,6 +15,7 @@ pub(super) const PROBES: &[&Probe] = &[
     &SIBLINGS,
     &COUNTER,
     &OUTLIVES,
+    &KILLED,
     &APART,
     &FD_IGNORED,
     &DEV_ZERO,
@@ -158,6 +159,26 @@ fn outlives(cx: &mut Context) -> Outcome {
     map.close()?;
     gone.open()?;
     cx.expect_eq("what the child has", peer.join()?, ((0x33, 0x33), 0x44))
+}
+
+const KILLED: Probe = Probe {
+    title: "the last stores of a process that was killed are there for others",
+    why: "a supervisor reads from the shared block what a worker was doing when it was shot",
+    spec: &[man("mmap(2)", "MAP_SHARED"), man("signal(7)", "SIGKILL")],
+    ..probe("map.anon.shared.killed-stores-stay", killed)
+};
+fn killed(cx: &mut Context) -> Outcome {
+    let map = Map::shared_anonymous(page())?;
+    let stored = cx.gate()?;
+    let peer = cx.fork(|cx| {
+        map.write_all(200, b"last");
+        stored.open()?;
+        // Never opened: the process ends here by its signal.
+        cx.gate()?.pass()
+    })?;
+    stored.pass()?;
+    cx.expect_eq("how the process ended", peer.kill()?, shmcheck_probe::Exit::Signal(libc::SIGKILL))?;
+    cx.expect_eq("its last stores", map.read_all(200, 4), b"last".to_vec())
 }
 
 const APART: Probe = Probe {

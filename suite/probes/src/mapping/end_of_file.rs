@@ -52,7 +52,7 @@ fn tail_zero(cx: &mut Context) -> Outcome {
 }
 
 const TAIL_NO_FAULT: Probe = Probe {
-    title: "loads and stores behind the end in the last page do not fault",
+    title: "an access behind the end within the last page does not fault",
     why: "vectorised code reads whole words at the end of its input and relies on the page being there",
     spec: &[man("mmap(2)", "NOTES"), posix("mmap")],
     needs: FILE,

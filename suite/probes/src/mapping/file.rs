@@ -2,7 +2,7 @@
 
 use super::common::{FILE, RW, byte_of, lettered_file, load, page, probe, reopen};
 use libc::{MAP_SHARED, O_RDONLY, PROT_EXEC, PROT_READ};
-use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Stop, Sys, kernel, man, posix, sys};
+use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Stop, Sys, kernel, man, posix, procfs, sys};
 use std::os::fd::AsRawFd;
 
 /// The probes of this file.
@@ -23,6 +23,8 @@ pub(super) const PROBES: &[&Probe] = &[
     &DUAL_MAP,
     &UNMAPPED_KEPT,
     &WHOLE_CONTENT,
+    &KILLED,
+    &LISTED,
 ];
 
 const WRITE_SEEN: Probe = Probe {
@@ -316,7 +318,7 @@ pub(super) fn machine_code() -> Result<&'static [u8], Stop> {
 }
 
 const UNMAPPED_KEPT: Probe = Probe {
-    title: "stores stay in the file after munmap and reach a later mapping",
+    title: "a later mapping shows what was stored before munmap",
     why: "batch jobs hand over through a file in memory: the next one maps what the last one left",
     spec: &[man("mmap(2)", "MAP_SHARED"), posix("munmap")],
     needs: FILE,
@@ -350,4 +352,46 @@ fn whole_content(cx: &mut Context) -> Outcome {
     let map = Map::new(length, PROT_READ, MAP_SHARED, file.as_raw_fd())?;
     let first = (0..length).rev().find(|n| map.read(*n) != wanted[*n]);
     cx.expect_eq("an offset with another byte", first, None)
+}
+
+const KILLED: Probe = Probe {
+    title: "stores of a process that was killed before msync are in the file",
+    why: "crash-safe counters and flight recorders (Prometheus clients, Netflix's Atlas) need no call for it",
+    spec: &[man("mmap(2)", "MAP_SHARED"), posix("mmap")],
+    needs: FILE,
+    ..probe("map.file.shared.killed-stores-stay", killed)
+};
+fn killed(cx: &mut Context) -> Outcome {
+    let file = lettered_file(1)?;
+    let stored = cx.gate()?;
+    let peer = cx.fork(|cx| {
+        let map = Map::shared(&file, page())?;
+        map.write(8, b'!');
+        stored.open()?;
+        // Never opened: the process ends here by its signal.
+        cx.gate()?.pass()
+    })?;
+    stored.pass()?;
+    cx.expect_eq("how the process ended", peer.kill()?, shmcheck_probe::Exit::Signal(libc::SIGKILL))?;
+    cx.expect_eq("the file's byte", byte_of(&file, 8)?, b'!')
+}
+
+const LISTED: Probe = Probe {
+    title: "/proc/self/maps shows a mapping's file, inode, offset",
+    why: "pmap, perf and crash reports name the file behind an address from this line",
+    spec: &[man("proc(5)", "/proc/[pid]/maps")],
+    needs: FILE,
+    ..probe("map.file.shared.listed", listed)
+};
+fn listed(cx: &mut Context) -> Outcome {
+    let file = lettered_file(3)?;
+    let stat = sys::fstat(file.as_raw_fd())?;
+    let map = Map::at(0, page(), RW, MAP_SHARED, file.as_raw_fd(), 2 * page() as i64)?;
+    let Some(line) = procfs::mapping_at(map.address())? else {
+        return Err(Stop::fail("/proc/self/maps", "a line for the mapping", "none"));
+    };
+    cx.expect_eq("inode", line.inode, stat.st_ino)?;
+    cx.expect_eq("offset", line.offset, 2 * page() as u64)?;
+    cx.expect_eq("range", line.end - line.start, page())?;
+    cx.expect_eq("name", line.name, "/memfd:shmcheck (deleted)".to_owned())
 }

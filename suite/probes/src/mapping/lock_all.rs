@@ -25,7 +25,7 @@ const LOCKING: &[Need] = &[Need::Memlock(2 << 20)];
 const CALLS: &[Sys] = &[Sys::Mlockall];
 
 const FUTURE: Probe = Probe {
-    title: "after mlockall(MCL_FUTURE) new mappings are locked and resident",
+    title: "after mlockall(MCL_FUTURE) new mappings are locked at once",
     why: "real-time programs call it once at start; everything they map later has to be there without a fault",
     spec: &[man("mlock(2)", "MCL_FUTURE"), posix("mlockall")],
     needs: LOCKING,
@@ -116,7 +116,7 @@ fn future_fork(cx: &mut Context) -> Outcome {
 }
 
 const UNLOCK_ALL: Probe = Probe {
-    title: "munlockall ends all locks, and the locking of new mappings",
+    title: "munlockall ends all locks, those of future mappings too",
     why: "a program that leaves its real-time phase gives its memory back to the machine",
     spec: &[man("mlock(2)", "munlockall"), posix("munlockall")],
     needs: LOCKING,

@@ -38,7 +38,7 @@ fn hint_free(cx: &mut Context) -> Outcome {
 }
 
 const HINT_TAKEN: Probe = Probe {
-    title: "an address that is taken gives another place and harms nothing",
+    title: "an address that is taken gives another place",
     why: "two libraries that want the same address must not overwrite each other's memory",
     spec: &[man("mmap(2)", "DESCRIPTION"), posix("mmap")],
     ..probe("map.place.hint.taken-elsewhere", hint_taken)

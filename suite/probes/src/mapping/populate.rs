@@ -122,7 +122,7 @@ fn no_reserve(cx: &mut Context) -> Outcome {
 }
 
 const LOCKED: Probe = Probe {
-    title: "MAP_LOCKED maps memory that is resident and counted as locked",
+    title: "memory mapped with MAP_LOCKED counts as locked from the start",
     why: "GnuPG and OpenSSL keep keys in it: pages that could be swapped would put them on disk",
     spec: &[man("mmap(2)", "MAP_LOCKED"), man("mlock(2)", "Linux notes")],
     needs: &[Need::Memlock(65_536)],

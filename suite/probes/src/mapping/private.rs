@@ -59,7 +59,7 @@ fn keeps_copy(cx: &mut Context) -> Outcome {
 }
 
 const READ_ONLY_FILE: Probe = Probe {
-    title: "a file open for reading only can be mapped private and writable",
+    title: "a file open for reading only can be mapped for private stores",
     why: "the dynamic loader maps every library's data so; without it no program starts",
     spec: &[posix("mmap"), man("mmap(2)", "ERRORS")],
     needs: FILE,
@@ -75,7 +75,7 @@ fn read_only_file(cx: &mut Context) -> Outcome {
 }
 
 const OTHER_PAGES: Probe = Probe {
-    title: "a store copies its own page and no other",
+    title: "a store copies no page but its own",
     why: "hundreds of processes share one library's pages; one store must cost one page, not a megabyte",
     spec: &[man("proc(5)", "/proc/[pid]/smaps"), man("mmap(2)", "MAP_PRIVATE")],
     needs: FILE,

@@ -134,7 +134,7 @@ fn made_read_only(cx: &mut Context) -> Outcome {
 }
 
 const MADE_WRITABLE: Probe = Probe {
-    title: "mprotect gives the right to store, and stores are shared",
+    title: "mprotect gives back the right to store to shared memory",
     why: "arenas are reserved with PROT_NONE and opened page by page: malloc, Go and Java grow their heaps so",
     spec: &[man("mprotect(2)", "DESCRIPTION"), posix("mprotect")],
     calls: &[Sys::Mprotect],

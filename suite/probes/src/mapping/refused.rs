@@ -61,7 +61,7 @@ fn offset(cx: &mut Context) -> Outcome {
 }
 
 const NO_TYPE: Probe = Probe {
-    title: "flags without MAP_SHARED, MAP_PRIVATE or both's kin fail with EINVAL",
+    title: "flags with neither MAP_SHARED nor MAP_PRIVATE fail with EINVAL",
     why: "a kernel that picked one of them for the caller would share what was to be private",
     spec: &[man("mmap(2)", "EINVAL"), posix("mmap")],
     needs: FILE,

@@ -71,7 +71,7 @@ const MAP_OVER: Probe = Probe {
 };
 const REMAP_OVER: Probe = Probe {
     title: "MREMAP_FIXED cannot move another mapping over sealed memory: EPERM",
-    why: "and the fourth",
+    why: "an attacker who can move one page of his own over a checked one needs no store at all",
     ..at("map.seal.mremap.target-eperm", |cx| {
         let other = Island::shared(1)?;
         forbidden(cx, |map| {
@@ -95,7 +95,7 @@ fn discard(cx: &mut Context) -> Outcome {
 }
 
 const USABLE: Probe = Probe {
-    title: "sealed shared memory can be read, stored to and shared as before",
+    title: "sealed shared memory is used as before",
     why: "the seal is about the mapping; what lies in it goes on living",
     ..at("map.seal.contents.usable", usable)
 };
@@ -135,7 +135,7 @@ fn fork(cx: &mut Context) -> Outcome {
 }
 
 const AGAIN: Probe = Probe {
-    title: "sealing sealed memory again succeeds and changes nothing",
+    title: "sealing sealed memory again succeeds",
     why: "two parts of a program may both seal the same range",
     ..at("map.seal.again.succeeds", again)
 };
@@ -156,7 +156,7 @@ const UNALIGNED: Probe = Probe {
     ..at("map.seal.refused.unaligned-einval", |cx| unsealed(cx, EINVAL, |map| sys::mseal(map.address() + 8, page(), 0)))
 };
 const HOLE: Probe = Probe {
-    title: "mseal over a hole fails with ENOMEM and seals nothing",
+    title: "mseal over a hole seals nothing: ENOMEM",
     why: "a half-sealed range would look sealed to whoever checks its start",
     ..at("map.seal.refused.hole-enomem", |cx| unsealed(cx, ENOMEM, |map| sys::mseal(map.address(), 4 * page(), 0)))
 };
