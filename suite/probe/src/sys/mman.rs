@@ -158,6 +158,12 @@ pub fn mmap_raw(length: usize, protection: c_int, flags: c_int, fd: c_int, offse
     raw::numbers(Sys::Mmap, &args).map(|at| at as usize)
 }
 
+/// `mremap` as the system call, for flags that the C library would refuse itself.
+pub fn mremap_raw(address: usize, old: usize, new: usize, flags: c_int, target: usize) -> Result<usize> {
+    let args = [address as c_long, old as c_long, new as c_long, flags.into(), target as c_long];
+    raw::numbers(Sys::Mremap, &args).map(|at| at as usize)
+}
+
 /// `mincore(address, length, vector)`—the system call with a vector at any address that a [`crate::Map`] owns, or that
 /// the kernel is to reject.
 pub fn mincore_into(address: usize, length: usize, vector: usize) -> Result<()> {

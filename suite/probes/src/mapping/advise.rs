@@ -68,9 +68,10 @@ const DONTNEED_OTHERS: Probe = Probe {
 fn dontneed_others(cx: &mut Context) -> Outcome {
     let island = Island::shared(2)?;
     island.touch(0x4d);
-    cx.elsewhere(|_| {
+    cx.elsewhere(|cx| {
         island.touch(0x4e);
-        Ok(sys::madvise(island.address(), 2 * page(), MADV_DONTNEED)?)
+        sys::madvise(island.address(), 2 * page(), MADV_DONTNEED)?;
+        cx.expect_eq("Rss in kB of the caller", smaps(island.address(), "Rss")?, 0)
     })?;
     cx.expect_eq("Rss in kB here", smaps(island.address(), "Rss")?, kib(2))?;
     cx.expect_eq("the contents", (island.read(0), island.read(page())), (0x4e, 0x4e))
@@ -184,7 +185,10 @@ fn free_keeps_written(cx: &mut Context) -> Outcome {
     let island = Island::private(2)?;
     island.touch(0x4d);
     sys::madvise(island.address(), 2 * page(), MADV_FREE)?;
+    // What makes a page free to take: it is no longer dirty.
+    cx.expect_eq("Private_Dirty in kB", smaps(island.address(), "Private_Dirty")?, 0)?;
     island.write(0, 0x4f);
+    cx.expect_eq("Private_Dirty in kB after a store", smaps(island.address(), "Private_Dirty")?, kib(1))?;
     sys::madvise(island.address(), 2 * page(), MADV_COLD)
         .or_else(|e| if e.errno == EINVAL { Ok(()) } else { Err(e) })?;
     cx.expect_eq("the byte stored afterwards", island.read(0), 0x4f)?;

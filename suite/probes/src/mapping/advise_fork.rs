@@ -59,6 +59,8 @@ const DOFORK: Probe = Probe {
 fn dofork(cx: &mut Context) -> Outcome {
     let island = Island::shared(1)?;
     sys::madvise(island.address(), page(), MADV_DONTFORK)?;
+    let childs = cx.elsewhere(|_| perms(island.address()))?;
+    cx.expect_eq("a child's page before", childs, String::new())?;
     sys::madvise(island.address(), page(), MADV_DOFORK)?;
     cx.elsewhere(|cx| {
         cx.expect_eq("the child's page", perms(island.address())?, "rw-s".to_owned())?;
@@ -115,6 +117,8 @@ fn keep(cx: &mut Context) -> Outcome {
     let island = Island::private(1)?;
     island.write(0, 0x75);
     sys::madvise(island.address(), page(), MADV_WIPEONFORK)?;
+    let childs = cx.elsewhere(|_| Ok(island.read(0)))?;
+    cx.expect_eq("a child's page before", childs, 0)?;
     sys::madvise(island.address(), page(), MADV_KEEPONFORK)?;
     let childs = cx.elsewhere(|_| Ok(island.read(0)))?;
     cx.expect_eq("the child's page", childs, 0x75)

@@ -79,7 +79,9 @@ fn length_zero(cx: &mut Context) -> Outcome {
     island.touch(0x67);
     cx.expect_ok(|| sys::madvise(island.address(), 0, MADV_REMOVE))?;
     cx.expect_ok(|| sys::madvise(0, 0, MADV_NORMAL))?;
-    cx.expect_eq("the page", island.read(0), 0x67)
+    cx.expect_eq("the page", island.read(0), 0x67)?;
+    cx.expect_ok(|| sys::madvise(island.address(), 1, MADV_REMOVE))?;
+    cx.expect_eq("the page after length 1", island.read(0), 0)
 }
 
 const UNMAPPED: Probe = Probe {

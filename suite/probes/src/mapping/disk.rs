@@ -102,6 +102,12 @@ fn synced(cx: &mut Context) -> Outcome {
     let start = sys::now_seconds();
     map.write_all(0, b"kept");
     cx.expect_ok(|| sys::msync(map.address(), page(), libc::MS_SYNC))?;
+    // A file system that is memory has nothing to write back to: its pages stay dirty.
+    let kind = nix::sys::statfs::fstatfs(&file)?.filesystem_type();
+    if kind != nix::sys::statfs::TMPFS_MAGIC {
+        let dirty = super::common::smaps(map.address(), "Private_Dirty")?;
+        cx.expect_eq("Private_Dirty in kB after msync", dirty, 0)?;
+    }
     let time = sys::fstat(file.as_raw_fd())?.st_mtime;
     cx.expect("st_mtime after msync", time >= start - 1, format!("about {start}"), time)?;
     map.close()?;

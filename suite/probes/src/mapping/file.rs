@@ -305,8 +305,13 @@ fn dual_map(cx: &mut Context) -> Outcome {
     let writer = Map::shared(&file, page())?;
     let runner = Map::new(page(), PROT_READ | PROT_EXEC, MAP_SHARED, file.as_raw_fd())?;
     writer.write_all(0, code);
-    let value = cx.elsewhere(|_| Ok(sys::run_code(runner.address())))?;
-    cx.expect_eq("the value of the function", value, 42)
+    runs(cx, runner.address())
+}
+
+/// Fails unless [`machine_code`] runs at the address and gives its value.
+pub(super) fn runs(cx: &mut Context, address: usize) -> Outcome {
+    let exit = cx.exit_of(|| sys::exit_now(sys::run_code(address)))?;
+    cx.expect_eq("the value of the function as exit code", exit, shmcheck_probe::Exit::Code(42))
 }
 
 /// The code of a small function, or a skip on a processor without one here.
@@ -327,10 +332,12 @@ const UNMAPPED_KEPT: Probe = Probe {
 };
 fn unmapped_kept(cx: &mut Context) -> Outcome {
     let file = sys::memory_file(3 * page())?;
-    cx.elsewhere(|_| {
+    cx.elsewhere(|cx| {
         let map = Map::shared(&file, 3 * page())?;
         map.touch(0x77);
-        Ok(map.close()?)
+        let address = map.address();
+        map.close()?;
+        cx.expect_eq("what is left at its address", super::common::perms(address)?, String::new())
     })?;
     let map = Map::shared(&file, 3 * page())?;
     let pages = (map.read(0), map.read(page()), map.read(2 * page()));

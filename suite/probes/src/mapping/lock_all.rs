@@ -87,6 +87,8 @@ const FUTURE_LOST: Probe = Probe {
 fn future_lost(cx: &mut Context) -> Outcome {
     cx.elsewhere(|cx| {
         sys::mlockall(MCL_FUTURE)?;
+        let first = Map::new(page(), RW, SHARED, -1)?;
+        cx.expect_eq("Locked in kB of a mapping before", smaps(first.address(), "Locked")?, kib(1))?;
         sys::mlockall(MCL_CURRENT | MCL_ONFAULT)?;
         let map = Map::new(page(), RW, SHARED, -1)?;
         cx.expect_eq("Locked in kB of a new mapping", smaps(map.address(), "Locked")?, 0)?;
@@ -128,6 +130,8 @@ fn unlock_all(cx: &mut Context) -> Outcome {
         let island = Island::shared(2)?;
         sys::mlock(island.address(), 2 * page())?;
         sys::mlockall(MCL_FUTURE)?;
+        let first = Map::new(page(), RW, SHARED, -1)?;
+        cx.expect_eq("Locked in kB of a mapping before", smaps(first.address(), "Locked")?, kib(1))?;
         cx.expect_ok(sys::munlockall)?;
         cx.expect_eq("VmLck in kB", locked()?, 0)?;
         let map = Map::new(page(), RW, SHARED, -1)?;

@@ -113,8 +113,7 @@ fn exec_runs(cx: &mut Context) -> Outcome {
     let map = Map::shared(&file, page())?;
     map.write_all(16, code);
     cx.expect_ok(|| sys::mprotect(map.address(), page(), PROT_READ | PROT_EXEC))?;
-    let value = cx.elsewhere(|_| Ok(sys::run_code(map.address() + 16)))?;
-    cx.expect_eq("the value of the function", value, 42)
+    super::file::runs(cx, map.address() + 16)
 }
 
 const MADE_READ_ONLY: Probe = Probe {
@@ -143,10 +142,7 @@ const MADE_WRITABLE: Probe = Probe {
 fn made_writable(cx: &mut Context) -> Outcome {
     let map = Map::new(page(), PROT_NONE, SHARED, -1)?;
     cx.expect_ok(|| sys::mprotect(map.address(), page(), RW))?;
-    cx.elsewhere(|_| {
-        map.write(1, 0x2a);
-        Ok(())
-    })?;
+    cx.expect_no_signal("a child's store", || map.write(1, 0x2a))?;
     cx.expect_eq("a child's store", map.read(1), 0x2a)
 }
 
@@ -222,7 +218,9 @@ const LENGTH_ZERO: Probe = Probe {
 fn length_zero(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(page())?;
     cx.expect_ok(|| sys::mprotect(map.address(), 0, PROT_NONE))?;
-    cx.expect_eq("the letters", perms(map.address())?, "rw-s".to_owned())
+    cx.expect_eq("the letters", perms(map.address())?, "rw-s".to_owned())?;
+    cx.expect_ok(|| sys::mprotect(map.address(), 1, PROT_NONE))?;
+    cx.expect_eq("the letters after length 1", perms(map.address())?, "---s".to_owned())
 }
 
 const PRIVATE_OF_READ_ONLY: Probe = Probe {
@@ -254,8 +252,9 @@ fn content_kept(cx: &mut Context) -> Outcome {
     for flags in [SHARED, PRIVATE] {
         let map = Map::new(2 * page(), RW, flags, -1)?;
         map.touch(0x6b);
-        for protection in [PROT_NONE, PROT_WRITE, PROT_READ] {
+        for (protection, letters) in [(PROT_NONE, "---"), (PROT_WRITE, "-w-"), (PROT_READ, "r--")] {
             sys::mprotect(map.address(), map.len(), protection)?;
+            cx.expect_eq("the letters", perms(map.address())?[..3].to_owned(), letters.to_owned())?;
         }
         cx.expect_eq("both pages", (map.read(0), map.read(page())), (0x6b, 0x6b))?;
     }

@@ -29,10 +29,21 @@ pub(super) const PROBES: &[&Probe] = &[
 
 const CALLS: &[Sys] = &[Sys::Mremap];
 
-/// `mremap`—as a mapping that is unmapped when dropped.
-fn remap(old: &Map, old_length: usize, length: usize, flags: i32, target: usize) -> sys::Result<Map> {
+/// `mremap`—as a view of the new range, which belongs to the caller.
+fn try_remap(old: &Map, old_length: usize, length: usize, flags: i32, target: usize) -> sys::Result<Map> {
     let address = sys::mremap(old.address(), old_length, length, flags, target)?;
     Ok(Map::view(address, length))
+}
+
+/// The same; fails where it is refused, or where nothing is mapped at the address it returns.
+fn remap(cx: &Context, old: &Map, sizes: (usize, usize), flags: i32, target: usize) -> Result<Map, Stop> {
+    let new = cx.expect_ok(|| try_remap(old, sizes.0, sizes.1, flags, target))?;
+    is_mapped(cx, new)
+}
+
+fn is_mapped(cx: &Context, new: Map) -> Result<Map, Stop> {
+    cx.expect("what is mapped at the address returned", !perms(new.address())?.is_empty(), "a mapping", "nothing")?;
+    Ok(new)
 }
 
 const GROW_PLACE: Probe = Probe {
@@ -50,7 +61,7 @@ fn grow_place(cx: &mut Context) -> Outcome {
     let map = Map::at(at, page(), RW, MAP_SHARED | MAP_FIXED, file.as_raw_fd(), 0)?;
     map.write(0, b'!');
     sys::munmap(at + page(), 2 * page())?;
-    let grown = cx.expect_ok(|| remap(&map, page(), 3 * page(), 0, 0))?;
+    let grown = remap(cx, &map, (page(), 3 * page()), 0, 0)?;
     cx.expect_eq("the address", grown.address(), at)?;
     let pages = (grown.read(0), grown.read(page()), grown.read(2 * page()));
     cx.expect_eq("the three pages", pages, (b'!', b'b', b'c'))
@@ -68,7 +79,7 @@ fn grow_moves(cx: &mut Context) -> Outcome {
     let file = lettered_file(2)?;
     let island = Island::new(1, RW, MAP_SHARED, file.as_raw_fd())?;
     island.write(5, b'!');
-    let grown = cx.expect_ok(|| remap(&island, page(), 2 * page(), MREMAP_MAYMOVE, 0))?;
+    let grown = remap(cx, &island, (page(), 2 * page()), MREMAP_MAYMOVE, 0)?;
     cx.expect_ne("the address", grown.address(), island.address())?;
     let bytes = (grown.read(0), grown.read(5), grown.read(page()));
     cx.expect_eq("the contents", bytes, (b'a', b'!', b'b'))?;
@@ -88,7 +99,7 @@ fn grow_file(cx: &mut Context) -> Outcome {
     let file = lettered_file(3)?;
     let island = reserve(3)?;
     let map = Map::at(island.address() + page(), page(), RW, MAP_SHARED | MAP_FIXED, file.as_raw_fd(), page() as i64)?;
-    let grown = cx.expect_ok(|| remap(&map, page(), 2 * page(), MREMAP_MAYMOVE, 0))?;
+    let grown = remap(cx, &map, (page(), 2 * page()), MREMAP_MAYMOVE, 0)?;
     cx.expect_eq("the two pages", (grown.read(0), grown.read(page())), (b'b', b'c'))?;
     cx.elsewhere(|_| Ok(sys::pwrite(file.as_raw_fd(), b"!", 2 * page() as i64)?))?;
     cx.expect_eq("another process' write to the new part", grown.read(page()), b'!')?;
@@ -106,7 +117,7 @@ const GROW_ANON: Probe = Probe {
 fn grow_anon(cx: &mut Context) -> Outcome {
     let island = Island::shared(1)?;
     island.write(0, 1);
-    let grown = cx.expect_ok(|| remap(&island, page(), 2 * page(), MREMAP_MAYMOVE, 0))?;
+    let grown = remap(cx, &island, (page(), 2 * page()), MREMAP_MAYMOVE, 0)?;
     cx.expect_eq("the old part", grown.read(0), 1)?;
     cx.expect_signal("a store to the new part", SIGBUS, || grown.write(page(), 1))?;
     Ok(sys::munmap(grown.address(), grown.len())?)
@@ -122,7 +133,7 @@ const GROW_PRIVATE: Probe = Probe {
 fn grow_private(cx: &mut Context) -> Outcome {
     let island = Island::private(1)?;
     island.write(page() - 1, 0x44);
-    let grown = cx.expect_ok(|| remap(&island, page(), 3 * page(), MREMAP_MAYMOVE, 0))?;
+    let grown = remap(cx, &island, (page(), 3 * page()), MREMAP_MAYMOVE, 0)?;
     cx.expect_eq("the old part", grown.read(page() - 1), 0x44)?;
     let first = (page()..3 * page()).find(|n| grown.read(*n) != 0);
     cx.expect_eq("the first byte of the new part that is not zero", first, None)?;
@@ -140,7 +151,7 @@ const SHRINK: Probe = Probe {
 fn shrink(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
     island.touch(0x17);
-    let shrunk = cx.expect_ok(|| remap(&island, 3 * page(), page(), 0, 0))?;
+    let shrunk = remap(cx, &island, (3 * page(), page()), 0, 0)?;
     cx.expect_eq("the address", shrunk.address(), island.address())?;
     cx.expect_eq("the page that stayed", shrunk.read(0), 0x17)?;
     cx.expect_signal("a load from the second page", SIGSEGV, || load(&island, page()))?;
@@ -166,7 +177,7 @@ fn moved_shared(cx: &mut Context) -> Outcome {
         checked.open()?;
         Ok(map.read(0))
     })?;
-    let new = remap(&map, 2 * page(), 2 * page(), MREMAP_MAYMOVE | MREMAP_FIXED, target.address())?;
+    let new = remap(cx, &map, (2 * page(), 2 * page()), MREMAP_MAYMOVE | MREMAP_FIXED, target.address())?;
     new.write(0, 3);
     moved.open()?;
     checked.pass()?;
@@ -186,7 +197,7 @@ fn moved_protection(cx: &mut Context) -> Outcome {
     island.write(0, 9);
     sys::mprotect(island.address(), page(), PROT_READ)?;
     let target = reserve(1)?;
-    let new = remap(&island, page(), page(), MREMAP_MAYMOVE | MREMAP_FIXED, target.address())?;
+    let new = remap(cx, &island, (page(), page()), MREMAP_MAYMOVE | MREMAP_FIXED, target.address())?;
     cx.expect_eq("the letters", perms(new.address())?, "r--s".to_owned())?;
     cx.expect_eq("the byte", new.read(0), 9)?;
     cx.expect_signal("a store", SIGSEGV, || new.write(0, 1))
@@ -205,7 +216,7 @@ fn fixed(cx: &mut Context) -> Outcome {
     let target = reserve(4)?;
     let at = target.address() + page();
     sys::munmap(at, 2 * page())?;
-    let new = cx.expect_ok(|| remap(&island, 2 * page(), 2 * page(), MREMAP_MAYMOVE | MREMAP_FIXED, at))?;
+    let new = remap(cx, &island, (2 * page(), 2 * page()), MREMAP_MAYMOVE | MREMAP_FIXED, at)?;
     cx.expect_eq("the address", new.address(), at)?;
     cx.expect_eq("the contents", new.read(page()), 0x61)?;
     cx.expect_eq("what is left at the old place", perms(island.address())?, String::new())
@@ -224,7 +235,7 @@ fn fixed_replaces(cx: &mut Context) -> Outcome {
     new.write(0, 0x0e);
     old.touch(0x0d);
     let at = old.address() + page();
-    remap(&new, page(), page(), MREMAP_MAYMOVE | MREMAP_FIXED, at)?;
+    remap(cx, &new, (page(), page()), MREMAP_MAYMOVE | MREMAP_FIXED, at)?;
     let pages = (old.read(0), old.read(page()), old.read(2 * page()));
     cx.expect_eq("the three pages", pages, (0x0d, 0x0e, 0x0d))
 }
@@ -243,7 +254,7 @@ fn fixed_part(cx: &mut Context) -> Outcome {
     }
     let target = reserve(1)?;
     let middle = Map::view(island.address() + page(), page());
-    let new = remap(&middle, page(), page(), MREMAP_MAYMOVE | MREMAP_FIXED, target.address())?;
+    let new = remap(cx, &middle, (page(), page()), MREMAP_MAYMOVE | MREMAP_FIXED, target.address())?;
     let pages = (island.read(0), new.read(0), island.read(2 * page()));
     cx.expect_eq("first page, moved page, last page", pages, (1, 2, 3))?;
     cx.expect_eq("what is left in the middle", perms(middle.address())?, String::new())
@@ -264,13 +275,13 @@ fn fixed_several(cx: &mut Context) -> Outcome {
     first.write(0, 1);
     second.write(0, 2);
     let target = reserve(2)?;
-    let moved = remap(&first, 2 * page(), 2 * page(), MREMAP_MAYMOVE | MREMAP_FIXED, target.address());
+    let moved = try_remap(&first, 2 * page(), 2 * page(), MREMAP_MAYMOVE | MREMAP_FIXED, target.address());
     match moved {
         Err(e) if e.errno == libc::EFAULT => {
             cx.expect_eq("both pages at the old place", (first.read(0), second.read(0)), (1, 2))
         }
         other => {
-            let new = cx.expect_ok(|| other)?;
+            let new = is_mapped(cx, cx.expect_ok(|| other)?)?;
             cx.expect_eq("both pages at the new place", (new.read(0), new.read(page())), (1, 2))?;
             let left = (perms(at)?, perms(at + page())?);
             cx.expect_eq("what is left at the old place", left, (String::new(), String::new()))
@@ -288,7 +299,7 @@ const DUPLICATE: Probe = Probe {
 fn duplicate(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(2 * page())?;
     map.write(page(), 1);
-    let copy = cx.expect_ok(|| remap(&map, 0, 2 * page(), MREMAP_MAYMOVE, 0))?;
+    let copy = remap(cx, &map, (0, 2 * page()), MREMAP_MAYMOVE, 0)?;
     cx.expect_ne("the address", copy.address(), map.address())?;
     cx.expect_eq("the contents", copy.read(page()), 1)?;
     copy.write(0, 2);
@@ -310,7 +321,7 @@ fn duplicate_place(cx: &mut Context) -> Outcome {
     let ring = reserve(2)?;
     let first = Map::at(ring.address(), page(), RW, SHARED | MAP_FIXED, -1, 0)?;
     let behind = ring.address() + page();
-    let copy = cx.expect_ok(|| remap(&first, 0, page(), MREMAP_MAYMOVE | MREMAP_FIXED, behind))?;
+    let copy = remap(cx, &first, (0, page()), MREMAP_MAYMOVE | MREMAP_FIXED, behind)?;
     cx.expect_eq("the address", copy.address(), behind)?;
     Map::view(ring.address(), 2 * page()).write_all(page() - 1, b"xy");
     cx.expect_eq("the first byte of the ring", first.read(0), b'y')
@@ -326,10 +337,10 @@ const DONT_UNMAP: Probe = Probe {
 fn dont_unmap(cx: &mut Context) -> Outcome {
     let island = Island::private(2)?;
     island.touch(0x3c);
-    let new = match remap(&island, 2 * page(), 2 * page(), MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0) {
+    let new = match try_remap(&island, 2 * page(), 2 * page(), MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0) {
         // What a kernel before 5.7 says of every flag it does not know.
         Err(e) if e.errno == EINVAL => return Err(Stop::skip("flag:MREMAP_DONTUNMAP", "mremap → EINVAL")),
-        other => cx.expect_ok(|| other)?,
+        other => is_mapped(cx, cx.expect_ok(|| other)?)?,
     };
     cx.expect_ne("the address", new.address(), island.address())?;
     cx.expect_eq("the new range", (new.read(0), new.read(page())), (0x3c, 0x3c))?;
@@ -349,9 +360,9 @@ const DONT_UNMAP_SHARED: Probe = Probe {
 fn dont_unmap_shared(cx: &mut Context) -> Outcome {
     let island = Island::shared(1)?;
     island.write(0, 5);
-    let new = match remap(&island, page(), page(), MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0) {
+    let new = match try_remap(&island, page(), page(), MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0) {
         Err(e) if e.errno == EINVAL => return cx.expect_eq("the memory", island.read(0), 5),
-        other => cx.expect_ok(|| other)?,
+        other => is_mapped(cx, cx.expect_ok(|| other)?)?,
     };
     cx.expect_eq("the new and the old range", (new.read(0), island.read(0)), (5, 5))?;
     new.write(0, 6);
@@ -372,7 +383,7 @@ fn grow_locked(cx: &mut Context) -> Outcome {
     let island = Island::new(1, RW, MAP_SHARED, file.as_raw_fd())?;
     let before = locked()?;
     sys::mlock(island.address(), page())?;
-    let grown = cx.expect_ok(|| remap(&island, page(), 3 * page(), MREMAP_MAYMOVE, 0))?;
+    let grown = remap(cx, &island, (page(), 3 * page()), MREMAP_MAYMOVE, 0)?;
     cx.expect_eq("VmLck in kB", locked()? - before, kib(3))?;
     cx.expect_eq("resident kB", super::common::smaps(grown.address(), "Rss")?, kib(3))?;
     sys::munmap(grown.address(), grown.len())?;
@@ -390,7 +401,7 @@ fn same_size(cx: &mut Context) -> Outcome {
     for flags in [SHARED, PRIVATE] {
         let map = Map::new(2 * page(), RW, flags, -1)?;
         map.touch(4);
-        let new = cx.expect_ok(|| remap(&map, 2 * page(), page() + 1, MREMAP_MAYMOVE, 0))?;
+        let new = remap(cx, &map, (2 * page(), page() + 1), MREMAP_MAYMOVE, 0)?;
         cx.expect_eq("the address", new.address(), map.address())?;
         cx.expect_eq("the contents", (map.read(0), map.read(page())), (4, 4))?;
     }

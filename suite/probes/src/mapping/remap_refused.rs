@@ -38,7 +38,7 @@ fn invalid(cx: &mut Context, arguments: fn(&Map) -> Arguments) -> Outcome {
     let island = Island::shared(2)?;
     island.touch(0x5e);
     let (address, old, new, flags, target) = arguments(&island);
-    refused(cx, EINVAL, || sys::mremap(address, old, new, flags, target))?;
+    refused(cx, EINVAL, || sys::mremap_raw(address, old, new, flags, target))?;
     cx.expect_eq("the pages", (island.read(0), island.read(page())), (0x5e, 0x5e))
 }
 

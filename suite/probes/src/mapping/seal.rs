@@ -105,7 +105,8 @@ fn usable(cx: &mut Context) -> Outcome {
         island.write(0, 0x5b);
         Ok(())
     })?;
-    cx.expect_eq("a child's store", island.read(0), 0x5b)
+    cx.expect_eq("a child's store", island.read(0), 0x5b)?;
+    cx.expect_errno(EPERM, || sys::munmap(island.address(), 2 * page()))
 }
 
 const PART: Probe = Probe {

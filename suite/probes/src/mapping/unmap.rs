@@ -128,6 +128,7 @@ fn hole(cx: &mut Context) -> Outcome {
     let around = reserve(3)?;
     let at = around.address() + page();
     cx.expect_ok(|| sys::munmap(at, page()))?;
+    cx.expect_eq("what is left", perms(at)?, String::new())?;
     cx.expect_ok(|| sys::munmap(at, page()))?;
     cx.expect_eq("the neighbours", (perms(at - page())?, perms(at + page())?), ("---p".to_owned(), "---p".to_owned()))
 }
@@ -177,7 +178,9 @@ fn copies_lost(cx: &mut Context) -> Outcome {
     let file = lettered_file(1)?;
     let map = Map::new(page(), RW, MAP_PRIVATE, file.as_raw_fd())?;
     map.write(0, b'!');
+    let address = map.address();
     map.close()?;
+    cx.expect_eq("what is left at its address", perms(address)?, String::new())?;
     cx.expect_eq("the next mapping", Map::new(page(), RW, MAP_PRIVATE, file.as_raw_fd())?.read(0), b'a')
 }
 
