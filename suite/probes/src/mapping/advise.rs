@@ -1,7 +1,7 @@
 //! madvise(2): what happens to the contents.
 
 use super::common::{
-    FILE, Island, RW, byte_of, kib, lettered_file, load, need_advice, page, probe, refused, small_pages, smaps,
+    FILE, Island, RW, byte_of, kib, lettered_file, load, must, need_advice, page, probe, refused, small_pages, smaps,
     smaps_of,
 };
 use libc::{
@@ -70,7 +70,7 @@ fn dontneed_others(cx: &mut Context) -> Outcome {
     island.touch(0x4d);
     cx.elsewhere(|cx| {
         island.touch(0x4e);
-        sys::madvise(island.address(), 2 * page(), MADV_DONTNEED)?;
+        must(sys::madvise(island.address(), 2 * page(), MADV_DONTNEED))?;
         cx.expect_eq("Rss in kB of the caller", smaps(island.address(), "Rss")?, 0)
     })?;
     cx.expect_eq("Rss in kB here", smaps(island.address(), "Rss")?, kib(2))?;
@@ -87,7 +87,7 @@ const DONTNEED_PRIVATE: Probe = Probe {
 fn dontneed_private(cx: &mut Context) -> Outcome {
     let island = Island::private(3)?;
     island.touch(0x4d);
-    sys::madvise(island.address() + page(), page(), MADV_DONTNEED)?;
+    must(sys::madvise(island.address() + page(), page(), MADV_DONTNEED))?;
     let pages = (island.read(0), island.read(page()), island.read(2 * page()));
     cx.expect_eq("the three pages", pages, (0x4d, 0, 0x4d))
 }
@@ -106,7 +106,7 @@ fn dontneed_copy(cx: &mut Context) -> Outcome {
     map.write(0, b'!');
     sys::pwrite(file.as_raw_fd(), b"new", 0)?;
     cx.expect_eq("the copy before", map.read(0), b'!')?;
-    sys::madvise(map.address(), page(), MADV_DONTNEED)?;
+    must(sys::madvise(map.address(), page(), MADV_DONTNEED))?;
     cx.expect_eq("the page afterwards", map.read_all(0, 4), b"newa".to_vec())
 }
 
@@ -123,7 +123,7 @@ fn remove(cx: &mut Context) -> Outcome {
     let map = Map::shared(&file, 3 * page())?;
     let other = Map::shared(&file, 3 * page())?;
     cx.expect_eq("another mapping before", other.read(page()), b'b')?;
-    cx.elsewhere(|_| Ok(sys::madvise(map.address() + page(), page(), MADV_REMOVE)?))?;
+    cx.elsewhere(|_| must(sys::madvise(map.address() + page(), page(), MADV_REMOVE)))?;
     let pages = (other.read(0), other.read(page()), other.read(2 * page()));
     cx.expect_eq("another mapping after", pages, (b'a', 0, b'c'))?;
     cx.expect_eq("read(2)", byte_of(&file, 2 * page() - 1)?, 0)?;
@@ -145,7 +145,7 @@ fn remove_frees(cx: &mut Context) -> Outcome {
     map.touch(1);
     let blocks = || Ok::<_, Stop>(sys::fstat(file.as_raw_fd())?.st_blocks * 512 / page() as i64);
     cx.expect_eq("pages before", blocks()?, 4)?;
-    sys::madvise(map.address() + page(), 2 * page(), MADV_REMOVE)?;
+    must(sys::madvise(map.address() + page(), 2 * page(), MADV_REMOVE))?;
     cx.expect_eq("pages after", blocks()?, 2)
 }
 
@@ -184,7 +184,7 @@ fn free_keeps_written(cx: &mut Context) -> Outcome {
     need_advice(MADV_FREE, "MADV_FREE")?;
     let island = Island::private(2)?;
     island.touch(0x4d);
-    sys::madvise(island.address(), 2 * page(), MADV_FREE)?;
+    must(sys::madvise(island.address(), 2 * page(), MADV_FREE))?;
     // What makes a page free to take: it is no longer dirty.
     cx.expect_eq("Private_Dirty in kB", smaps(island.address(), "Private_Dirty")?, 0)?;
     island.write(0, 0x4f);
@@ -313,7 +313,7 @@ fn populate_allocates(cx: &mut Context) -> Outcome {
     let file = sys::memory_file(4 * page())?;
     let map = Map::shared(&file, 4 * page())?;
     small_pages(&map)?;
-    sys::madvise(map.address() + page(), 2 * page(), MADV_POPULATE_WRITE)?;
+    must(sys::madvise(map.address() + page(), 2 * page(), MADV_POPULATE_WRITE))?;
     let pages = sys::fstat(file.as_raw_fd())?.st_blocks * 512 / page() as i64;
     cx.expect_eq("pages of the file", pages, 2)
 }
@@ -355,7 +355,7 @@ fn unpopulated(cx: &mut Context, protection: i32, advice: i32) -> Outcome {
     need_advice(advice, "MADV_POPULATE")?;
     let island = Island::shared(1)?;
     cx.expect_ok(|| sys::madvise(island.address(), page(), advice))?;
-    sys::madvise(island.address(), page(), MADV_DONTNEED)?;
+    must(sys::madvise(island.address(), page(), MADV_DONTNEED))?;
     sys::mprotect(island.address(), page(), protection)?;
     refused(cx, EINVAL, || sys::madvise(island.address(), page(), advice))?;
     cx.expect_eq("Rss in kB", smaps(island.address(), "Rss")?, 0)
@@ -385,18 +385,18 @@ fn guard_shared(cx: &mut Context) -> Outcome {
         }
         other => cx.expect_ok(|| other)?,
     }
-    sys::madvise(island.address(), page(), sys::MADV_GUARD_REMOVE)?;
+    must(sys::madvise(island.address(), page(), sys::MADV_GUARD_REMOVE))?;
     guard(cx, &island, 0x4d)
 }
 /// A guard on the second of three pages that hold 0x4d; `after` is what the page holds when the guard is gone.
 fn guard(cx: &mut Context, map: &Map, after: u8) -> Outcome {
     need_advice(sys::MADV_GUARD_INSTALL, "MADV_GUARD_INSTALL")?;
     map.touch(0x4d);
-    sys::madvise(map.address() + page(), page(), sys::MADV_GUARD_INSTALL)?;
+    must(sys::madvise(map.address() + page(), page(), sys::MADV_GUARD_INSTALL))?;
     cx.expect_signal("a load from the guard", SIGSEGV, || load(map, page()))?;
     cx.expect_signal("a store to the guard", SIGSEGV, || map.write(2 * page() - 1, 1))?;
     cx.expect_eq("the neighbours", (map.read(0), map.read(2 * page())), (0x4d, 0x4d))?;
-    sys::madvise(map.address() + page(), page(), sys::MADV_GUARD_REMOVE)?;
+    must(sys::madvise(map.address() + page(), page(), sys::MADV_GUARD_REMOVE))?;
     cx.expect_eq("the page without the guard", map.read(page()), after)?;
     map.write(page(), 1);
     cx.expect_eq("a store to it", map.read(page()), 1)

@@ -1,6 +1,6 @@
 //! madvise(2): what a child inherits, and the marks that /proc shows.
 
-use super::common::{Island, need_advice, page, perms, probe, refused, smaps_of};
+use super::common::{Island, must, need_advice, page, perms, probe, refused, smaps_of};
 use libc::{
     EINVAL, MADV_DODUMP, MADV_DOFORK, MADV_DONTDUMP, MADV_DONTFORK, MADV_HUGEPAGE, MADV_KEEPONFORK, MADV_MERGEABLE,
     MADV_NOHUGEPAGE, MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_UNMERGEABLE, MADV_WIPEONFORK, SIGSEGV,
@@ -37,7 +37,7 @@ const DONTFORK: Probe = Probe {
 fn dontfork(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
     island.touch(0x71);
-    sys::madvise(island.address() + page(), page(), MADV_DONTFORK)?;
+    must(sys::madvise(island.address() + page(), page(), MADV_DONTFORK))?;
     let childs = cx.elsewhere(|_| {
         let letters = [0, 1, 2].map(|n| perms(island.address() + n * page()));
         let letters: Vec<String> = letters.into_iter().collect::<Result<_, Stop>>()?;
@@ -58,10 +58,10 @@ const DOFORK: Probe = Probe {
 };
 fn dofork(cx: &mut Context) -> Outcome {
     let island = Island::shared(1)?;
-    sys::madvise(island.address(), page(), MADV_DONTFORK)?;
+    must(sys::madvise(island.address(), page(), MADV_DONTFORK))?;
     let childs = cx.elsewhere(|_| perms(island.address()))?;
     cx.expect_eq("a child's page before", childs, String::new())?;
-    sys::madvise(island.address(), page(), MADV_DOFORK)?;
+    must(sys::madvise(island.address(), page(), MADV_DOFORK))?;
     cx.elsewhere(|cx| {
         cx.expect_eq("the child's page", perms(island.address())?, "rw-s".to_owned())?;
         island.write(0, 0x72);
@@ -81,7 +81,7 @@ fn wipe(cx: &mut Context) -> Outcome {
     need_advice(MADV_WIPEONFORK, "MADV_WIPEONFORK")?;
     let island = Island::private(2)?;
     island.touch(0x73);
-    sys::madvise(island.address(), page(), MADV_WIPEONFORK)?;
+    must(sys::madvise(island.address(), page(), MADV_WIPEONFORK))?;
     let childs = cx.elsewhere(|_| Ok((island.read(0), island.read(page()))))?;
     cx.expect_eq("the child's two pages, the first marked", childs, (0, 0x73))?;
     cx.expect_eq("the parent's page", island.read(0), 0x73)
@@ -97,7 +97,7 @@ const WIPE_GRANDCHILD: Probe = Probe {
 fn wipe_grandchild(cx: &mut Context) -> Outcome {
     need_advice(MADV_WIPEONFORK, "MADV_WIPEONFORK")?;
     let island = Island::private(1)?;
-    sys::madvise(island.address(), page(), MADV_WIPEONFORK)?;
+    must(sys::madvise(island.address(), page(), MADV_WIPEONFORK))?;
     let seen = cx.elsewhere(|cx| {
         island.write(0, 0x74);
         cx.elsewhere(|_| Ok(island.read(0)))
@@ -116,10 +116,10 @@ fn keep(cx: &mut Context) -> Outcome {
     need_advice(MADV_WIPEONFORK, "MADV_WIPEONFORK")?;
     let island = Island::private(1)?;
     island.write(0, 0x75);
-    sys::madvise(island.address(), page(), MADV_WIPEONFORK)?;
+    must(sys::madvise(island.address(), page(), MADV_WIPEONFORK))?;
     let childs = cx.elsewhere(|_| Ok(island.read(0)))?;
     cx.expect_eq("a child's page before", childs, 0)?;
-    sys::madvise(island.address(), page(), MADV_KEEPONFORK)?;
+    must(sys::madvise(island.address(), page(), MADV_KEEPONFORK))?;
     let childs = cx.elsewhere(|_| Ok(island.read(0)))?;
     cx.expect_eq("the child's page", childs, 0x75)
 }

@@ -63,6 +63,7 @@ fn invalid(cx: &mut Context, arguments: fn(&Map) -> (usize, usize, i32)) -> Outc
     let island = Island::shared(2)?;
     island.touch(0x66);
     let (address, length, advice) = arguments(&island);
+    cx.expect_ok(|| sys::madvise(island.address(), 2 * page(), MADV_NORMAL))?;
     refused(cx, EINVAL, || sys::madvise(address, length, advice))?;
     cx.expect_eq("the pages", (island.read(0), island.read(page())), (0x66, 0x66))
 }

@@ -158,6 +158,11 @@ pub(super) fn need_advice(advice: i32, name: &str) -> Result<(), Stop> {
     }
 }
 
+/// The value of the call that the claim is about, where it is a step on the way: refused is a fail, not broken.
+pub(super) fn must<T>(result: sys::Result<T>) -> Result<T, Stop> {
+    result.map_err(|e| Stop::fail(e.call, "success", e.name()))
+}
+
 /// What a signal handler was told of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fault {

@@ -1,6 +1,8 @@
 //! mlock(2), mlock2(2), munlock(2): what is locked, and how it is counted.
 
-use super::common::{Island, SHARED, after_exec, kib, lettered_file, locked, page, probe, refused, reserve, smaps};
+use super::common::{
+    Island, SHARED, after_exec, kib, lettered_file, locked, must, page, probe, refused, reserve, smaps,
+};
 use caps::Capability;
 use libc::{EINVAL, ENOMEM, EPERM, MAP_SHARED, MLOCK_ONFAULT, RLIMIT_MEMLOCK};
 use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Stop, Sys, man, posix, procfs, sys};
@@ -83,7 +85,7 @@ fn unlock(cx: &mut Context) -> Outcome {
     let island = Island::shared(2)?;
     island.touch(0x11);
     let before = locked()?;
-    sys::mlock(island.address(), 2 * page())?;
+    must(sys::mlock(island.address(), 2 * page()))?;
     cx.expect_eq("VmLck in kB while locked", locked()? - before, kib(2))?;
     cx.expect_ok(|| sys::munlock(island.address(), 2 * page()))?;
     cx.expect_eq("VmLck in kB", locked()?, before)?;
@@ -102,10 +104,10 @@ fn no_stack(cx: &mut Context) -> Outcome {
     let island = Island::shared(1)?;
     let before = locked()?;
     for _ in 0..3 {
-        sys::mlock(island.address(), page())?;
+        must(sys::mlock(island.address(), page()))?;
     }
     cx.expect_eq("VmLck in kB after three locks", locked()? - before, kib(1))?;
-    sys::munlock(island.address(), page())?;
+    must(sys::munlock(island.address(), page()))?;
     cx.expect_eq("VmLck in kB after one munlock", locked()?, before)
 }
 
@@ -120,7 +122,7 @@ const UNMAP: Probe = Probe {
 fn unmap(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
     let before = locked()?;
-    sys::mlock(island.address(), 3 * page())?;
+    must(sys::mlock(island.address(), 3 * page()))?;
     sys::munmap(island.address() + page(), page())?;
     cx.expect_eq("VmLck in kB after a part", locked()? - before, kib(2))?;
     sys::munmap(island.address(), 3 * page())?;
@@ -138,8 +140,8 @@ const PART: Probe = Probe {
 fn part(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
     let before = locked()?;
-    sys::mlock(island.address(), 3 * page())?;
-    sys::munlock(island.address() + page(), page())?;
+    must(sys::mlock(island.address(), 3 * page()))?;
+    must(sys::munlock(island.address() + page(), page()))?;
     cx.expect_eq("VmLck in kB", locked()? - before, kib(2))?;
     // `Locked` in smaps shares a page's size among those who map it: one process here.
     let each = [0, 1, 2].map(|n| smaps(island.address() + n * page(), "Locked"));
@@ -157,7 +159,7 @@ const FORK: Probe = Probe {
 };
 fn fork(cx: &mut Context) -> Outcome {
     let island = Island::shared(2)?;
-    sys::mlock(island.address(), 2 * page())?;
+    must(sys::mlock(island.address(), 2 * page()))?;
     let before = locked()?;
     cx.expect("VmLck in kB of the parent", before >= kib(2), format!("at least {}", kib(2)), before)?;
     let childs = cx.elsewhere(|_| locked())?;
@@ -176,7 +178,7 @@ const EXEC: Probe = Probe {
 fn exec(cx: &mut Context) -> Outcome {
     let lock = || {
         let map = Map::shared_anonymous(page())?;
-        sys::mlock(map.address(), page())?;
+        must(sys::mlock(map.address(), page()))?;
         match locked()? {
             0 => Err(Stop::broken("nothing is locked before execve")),
             _ => {
@@ -251,7 +253,8 @@ fn unknown_flag(cx: &mut Context) -> Outcome {
     let island = Island::shared(1)?;
     let before = locked()?;
     refused(cx, EINVAL, || sys::mlock2(island.address(), page(), MLOCK_ONFAULT | 0x40))?;
-    cx.expect_eq("VmLck in kB", locked()?, before)
+    cx.expect_eq("VmLck in kB", locked()?, before)?;
+    cx.expect_ok(|| sys::mlock2(island.address(), page(), MLOCK_ONFAULT))
 }
 
 const WRAPS: Probe = Probe {
@@ -273,7 +276,7 @@ const UNLOCK_WRAPS: Probe = Probe {
 };
 fn wraps(cx: &mut Context, call: fn(usize, usize) -> sys::Result<()>) -> Outcome {
     let island = Island::shared(1)?;
-    sys::mlock(island.address(), page())?;
+    must(sys::mlock(island.address(), page()))?;
     let before = locked()?;
     refused(cx, EINVAL, || call(island.address(), usize::MAX - page() + 1))?;
     cx.expect_eq("VmLck in kB", locked()?, before)
@@ -362,7 +365,7 @@ fn limit_twice(cx: &mut Context) -> Outcome {
         let island = Island::shared(2)?;
         let room = (locked()? + kib(2)) * 1024;
         sys::setrlimit(RLIMIT_MEMLOCK, room, room)?;
-        sys::mlock(island.address(), page())?;
+        must(sys::mlock(island.address(), page()))?;
         cx.expect_ok(|| sys::mlock(island.address(), 2 * page()))?;
         cx.expect_eq("VmLck in kB", locked()? * 1024, room)
     })

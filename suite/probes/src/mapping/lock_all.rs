@@ -1,6 +1,6 @@
 //! mlockall(2) and munlockall(2).
 
-use super::common::{Island, PRIVATE, RW, SHARED, kib, locked, page, probe, refused, smaps};
+use super::common::{Island, PRIVATE, RW, SHARED, kib, locked, must, page, probe, refused, smaps};
 use caps::Capability;
 use libc::{EAGAIN, EINVAL, ENOMEM, MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT, RLIMIT_MEMLOCK};
 use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Stop, Sys, man, posix, procfs, sys};
@@ -70,7 +70,7 @@ fn future_limit(cx: &mut Context) -> Outcome {
     cx.without_caps(&[Capability::CAP_IPC_LOCK], |cx| {
         let room = (1 << 20) + locked()? * 1024;
         sys::setrlimit(RLIMIT_MEMLOCK, room, room)?;
-        sys::mlockall(MCL_FUTURE)?;
+        must(sys::mlockall(MCL_FUTURE))?;
         cx.expect_ok(|| Map::new(page(), RW, SHARED, -1))?;
         cx.expect_errno(EAGAIN, || Map::new(2 << 20, RW, SHARED, -1))
     })
@@ -86,10 +86,10 @@ const FUTURE_LOST: Probe = Probe {
 };
 fn future_lost(cx: &mut Context) -> Outcome {
     cx.elsewhere(|cx| {
-        sys::mlockall(MCL_FUTURE)?;
+        must(sys::mlockall(MCL_FUTURE))?;
         let first = Map::new(page(), RW, SHARED, -1)?;
         cx.expect_eq("Locked in kB of a mapping before", smaps(first.address(), "Locked")?, kib(1))?;
-        sys::mlockall(MCL_CURRENT | MCL_ONFAULT)?;
+        must(sys::mlockall(MCL_CURRENT | MCL_ONFAULT))?;
         let map = Map::new(page(), RW, SHARED, -1)?;
         cx.expect_eq("Locked in kB of a new mapping", smaps(map.address(), "Locked")?, 0)?;
         cx.expect_eq("Rss in kB of it", smaps(map.address(), "Rss")?, 0)
@@ -106,7 +106,7 @@ const FUTURE_FORK: Probe = Probe {
 };
 fn future_fork(cx: &mut Context) -> Outcome {
     cx.elsewhere(|cx| {
-        sys::mlockall(MCL_FUTURE)?;
+        must(sys::mlockall(MCL_FUTURE))?;
         let own = Map::new(page(), RW, SHARED, -1)?;
         cx.expect_eq("resident pages of the parent's new mapping", sys::mincore(own.address(), page())?[0] & 1, 1)?;
         let childs = cx.elsewhere(|_| {
@@ -129,7 +129,7 @@ fn unlock_all(cx: &mut Context) -> Outcome {
     cx.elsewhere(|cx| {
         let island = Island::shared(2)?;
         sys::mlock(island.address(), 2 * page())?;
-        sys::mlockall(MCL_FUTURE)?;
+        must(sys::mlockall(MCL_FUTURE))?;
         let first = Map::new(page(), RW, SHARED, -1)?;
         cx.expect_eq("Locked in kB of a mapping before", smaps(first.address(), "Locked")?, kib(1))?;
         cx.expect_ok(sys::munlockall)?;
@@ -187,6 +187,7 @@ const ON_FAULT_ALONE: Probe = Probe {
     title: "MCL_ONFAULT without MCL_CURRENT or MCL_FUTURE fails with EINVAL",
     why: "it says how to lock, not what",
     spec: &[man("mlock(2)", "EINVAL")],
+    needs: LOCKING,
     calls: CALLS,
     ..probe("map.lock.all.on-fault-alone-einval", |cx| invalid(cx, MCL_ONFAULT))
 };
@@ -194,6 +195,7 @@ const NO_FLAGS: Probe = Probe {
     title: "mlockall without flags fails with EINVAL",
     why: "a forgotten flag must not look like a locked program",
     spec: &[man("mlock(2)", "EINVAL"), posix("mlockall")],
+    needs: LOCKING,
     calls: CALLS,
     ..probe("map.lock.all.no-flags-einval", |cx| invalid(cx, 0))
 };
@@ -201,6 +203,7 @@ const UNKNOWN_FLAG: Probe = Probe {
     title: "mlockall with an unknown flag fails with EINVAL",
     why: "flags of a newer kernel are tried first; the errno starts the fallback",
     spec: &[man("mlock(2)", "EINVAL")],
+    needs: LOCKING,
     calls: CALLS,
     ..probe("map.lock.all.unknown-flag-einval", |cx| invalid(cx, MCL_FUTURE | 0x40))
 };
@@ -210,6 +213,7 @@ fn invalid(cx: &mut Context, flags: i32) -> Outcome {
         refused(cx, EINVAL, || sys::mlockall(flags))?;
         cx.expect_eq("VmLck in kB", locked()?, before)?;
         let map = Map::new(page(), RW, SHARED, -1)?;
-        cx.expect_eq("resident pages of a new mapping", sys::mincore(map.address(), page())?[0] & 1, 0)
+        cx.expect_eq("resident pages of a new mapping", sys::mincore(map.address(), page())?[0] & 1, 0)?;
+        cx.expect_ok(|| sys::mlockall(MCL_FUTURE | MCL_ONFAULT))
     })
 }

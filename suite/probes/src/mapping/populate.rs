@@ -1,8 +1,8 @@
 //! What is in memory: MAP_POPULATE, MAP_NONBLOCK, MAP_NORESERVE, MAP_LOCKED, mincore(2).
 
 use super::common::{
-    FILE, Island, PRIVATE, RW, SHARED, kib, lettered_file, load, locked, page, probe, refused, reserve, small_pages,
-    smaps,
+    FILE, Island, PRIVATE, RW, SHARED, kib, lettered_file, load, locked, must, page, probe, refused, reserve,
+    small_pages, smaps,
 };
 use libc::{
     EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM, MAP_LOCKED, MAP_NONBLOCK, MAP_NORESERVE, MAP_POPULATE, MAP_SHARED,
@@ -223,7 +223,7 @@ fn core_length(cx: &mut Context) -> Outcome {
     island.touch(1);
     let vector = Map::shared_anonymous(page())?;
     (0..8).for_each(|n| vector.write(n, 0xee));
-    sys::mincore_into(island.address(), page() + 1, vector.address())?;
+    must(sys::mincore_into(island.address(), page() + 1, vector.address()))?;
     let seen: Vec<u8> =
         vector.read_all(0, 4).into_iter().map(|byte| if byte == 0xee { byte } else { byte & 1 }).collect();
     cx.expect_eq("the vector", seen, vec![1, 1, 0xee, 0xee])
@@ -238,6 +238,7 @@ const CORE_UNALIGNED: Probe = Probe {
 };
 fn core_unaligned(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(2 * page())?;
+    cx.expect_ok(|| sys::mincore(map.address(), page()))?;
     cx.expect_errno(EINVAL, || sys::mincore(map.address() + 1, page()))
 }
 

@@ -1,7 +1,7 @@
 //! What may be done with a page: PROT_*, mprotect(2) and the faults.
 
 use super::common::{
-    FILE, Fault, Island, PRIVATE, RW, SHARED, byte_of, fault_of, lettered_file, load, page, perms, probe, reopen,
+    FILE, Fault, Island, PRIVATE, RW, SHARED, byte_of, fault_of, lettered_file, load, must, page, perms, probe, reopen,
 };
 use libc::{EFAULT, MAP_PRIVATE, MAP_SHARED, O_RDONLY, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE, SIGSEGV};
 use shmcheck_probe::{Context, Map, Outcome, Probe, Sys, kernel, man, posix, procfs, sys};
@@ -49,7 +49,7 @@ fn none_syscall(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(page())?;
     map.write_all(0, b"secret");
     cx.expect_eq("bytes written while readable", sys::write_from(file.as_raw_fd(), map.address(), 1)?, 1)?;
-    sys::mprotect(map.address(), page(), PROT_NONE)?;
+    must(sys::mprotect(map.address(), page(), PROT_NONE))?;
     cx.expect_errno(EFAULT, || sys::write_from(file.as_raw_fd(), map.address(), 6))?;
     cx.expect_eq("the file's second byte", byte_of(&file, 1)?, b'a')
 }
@@ -156,7 +156,7 @@ const SPLITS: Probe = Probe {
 fn splits(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
     let (map, p) = (&island.map, page());
-    sys::mprotect(map.address() + p, p, PROT_READ)?;
+    must(sys::mprotect(map.address() + p, p, PROT_READ))?;
     let inside = |m: &procfs::Mapping| m.start >= map.address() && m.end <= map.address() + 3 * p;
     let parts = || Ok::<_, shmcheck_probe::Stop>(procfs::maps("self")?.into_iter().filter(inside).collect::<Vec<_>>());
     let seen: Vec<_> = parts()?.into_iter().map(|m| (m.start - map.address(), m.perms)).collect();
@@ -179,7 +179,7 @@ const WHOLE_PAGES: Probe = Probe {
 fn whole_pages(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
     let at = island.map.address();
-    sys::mprotect(at, page() + 1, PROT_READ)?;
+    must(sys::mprotect(at, page() + 1, PROT_READ))?;
     let seen = [perms(at)?, perms(at + page())?, perms(at + 2 * page())?];
     cx.expect_eq("the three pages", seen, ["r--s", "r--s", "rw-s"].map(str::to_owned))?;
     cx.expect_signal("a store to the end of the second page", SIGSEGV, || island.map.write(2 * page() - 1, 1))
@@ -196,7 +196,7 @@ fn caller_only(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(page())?;
     let (protected, written) = (cx.gate()?, cx.gate()?);
     let peer = cx.fork(|_| {
-        sys::mprotect(map.address(), page(), PROT_READ)?;
+        must(sys::mprotect(map.address(), page(), PROT_READ))?;
         protected.open()?;
         written.pass()?;
         Ok((map.read(0), perms(map.address())?))
@@ -253,7 +253,7 @@ fn content_kept(cx: &mut Context) -> Outcome {
         let map = Map::new(2 * page(), RW, flags, -1)?;
         map.touch(0x6b);
         for (protection, letters) in [(PROT_NONE, "---"), (PROT_WRITE, "-w-"), (PROT_READ, "r--")] {
-            sys::mprotect(map.address(), map.len(), protection)?;
+            must(sys::mprotect(map.address(), map.len(), protection))?;
             cx.expect_eq("the letters", perms(map.address())?[..3].to_owned(), letters.to_owned())?;
         }
         cx.expect_eq("both pages", (map.read(0), map.read(page())), (0x6b, 0x6b))?;

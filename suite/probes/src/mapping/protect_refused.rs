@@ -1,6 +1,6 @@
 //! What mprotect(2) and pkey_mprotect(2) refuse.
 
-use super::common::{FILE, Island, SHARED, lettered_file, load, page, perms, probe, refused, reopen, reserve};
+use super::common::{FILE, Island, SHARED, lettered_file, load, must, page, perms, probe, refused, reopen, reserve};
 use libc::{
     EACCES, EINVAL, ENOMEM, MAP_SHARED, O_RDONLY, PROT_GROWSDOWN, PROT_GROWSUP, PROT_NONE, PROT_READ, PROT_WRITE,
 };
@@ -23,8 +23,8 @@ fn read_only_file(cx: &mut Context) -> Outcome {
     let file = lettered_file(1)?;
     let reader = reopen(&file, O_RDONLY)?;
     let map = Map::new(page(), PROT_READ, MAP_SHARED, reader.as_raw_fd())?;
-    sys::mprotect(map.address(), page(), PROT_NONE)?;
-    sys::mprotect(map.address(), page(), PROT_READ)?;
+    must(sys::mprotect(map.address(), page(), PROT_NONE))?;
+    must(sys::mprotect(map.address(), page(), PROT_READ))?;
     refused(cx, EACCES, || sys::mprotect(map.address(), page(), PROT_READ | PROT_WRITE))?;
     refused(cx, EACCES, || sys::mprotect(map.address(), page(), PROT_WRITE))?;
     cx.expect_signal("a store", libc::SIGSEGV, || map.write(0, 1))

@@ -39,7 +39,15 @@ fn invalid(cx: &mut Context, arguments: fn(&Map) -> Arguments) -> Outcome {
     island.touch(0x5e);
     let (address, old, new, flags, target) = arguments(&island);
     refused(cx, EINVAL, || sys::mremap_raw(address, old, new, flags, target))?;
-    cx.expect_eq("the pages", (island.read(0), island.read(page())), (0x5e, 0x5e))
+    cx.expect_eq("the pages", (island.read(0), island.read(page())), (0x5e, 0x5e))?;
+    shrinks(cx, &island)
+}
+
+/// The positive control: a valid call does its work on the same mapping.
+fn shrinks(cx: &Context, island: &Island) -> Outcome {
+    let at = cx.expect_ok(|| sys::mremap(island.address(), 2 * page(), page(), 0, 0))?;
+    cx.expect_eq("the address of the valid call", at, island.address())?;
+    cx.expect_eq("the second page after it", perms(island.address() + page())?, String::new())
 }
 
 const UNALIGNED: Probe = Probe {
@@ -138,7 +146,8 @@ fn duplicate_in_place(cx: &mut Context) -> Outcome {
     let island = Island::shared(2)?;
     island.touch(0x5e);
     cx.expect_errno_of(&[EINVAL, ENOMEM], || sys::mremap(island.address(), 0, page(), 0, 0))?;
-    cx.expect_eq("the pages", (island.read(0), island.read(page())), (0x5e, 0x5e))
+    cx.expect_eq("the pages", (island.read(0), island.read(page())), (0x5e, 0x5e))?;
+    shrinks(cx, &island)
 }
 
 const PRIVATE_DUPLICATE: Probe = Probe {
@@ -149,10 +158,11 @@ const PRIVATE_DUPLICATE: Probe = Probe {
     ..probe("map.remap.refused.old-size-zero-private-einval", private_duplicate)
 };
 fn private_duplicate(cx: &mut Context) -> Outcome {
-    let island = Island::private(1)?;
+    let island = Island::private(2)?;
     island.write(0, 8);
     refused(cx, EINVAL, || sys::mremap(island.address(), 0, page(), MREMAP_MAYMOVE, 0))?;
-    cx.expect_eq("the page", island.read(0), 8)
+    cx.expect_eq("the page", island.read(0), 8)?;
+    shrinks(cx, &island)
 }
 
 const UNMAPPED: Probe = Probe {

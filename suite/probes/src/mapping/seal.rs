@@ -1,6 +1,6 @@
 //! mseal(2): a mapping that can no longer be changed.
 
-use super::common::{Island, PRIVATE, RW, SHARED, page, perms, probe, refused};
+use super::common::{Island, PRIVATE, RW, SHARED, must, page, perms, probe, refused};
 use libc::{EINVAL, ENOMEM, EPERM, MADV_DONTNEED, MAP_FIXED, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_READ};
 use shmcheck_probe::{Context, Map, Outcome, Probe, Stop, Sys, doc, sys};
 
@@ -28,7 +28,7 @@ fn sealed(protection: i32, flags: i32) -> Result<Island, Stop> {
     let island = Island::new(2, RW, flags, -1)?;
     island.touch(0x5a);
     sys::mprotect(island.address(), 2 * page(), protection)?;
-    sys::mseal(island.address(), 2 * page(), 0)?;
+    must(sys::mseal(island.address(), 2 * page(), 0))?;
     Ok(island)
 }
 
@@ -116,7 +116,7 @@ const PART: Probe = Probe {
 };
 fn part(cx: &mut Context) -> Outcome {
     let island = Island::shared(3)?;
-    sys::mseal(island.address() + page(), page(), 0)?;
+    must(sys::mseal(island.address() + page(), page(), 0))?;
     refused(cx, EPERM, || sys::munmap(island.address(), 3 * page()))?;
     cx.expect_ok(|| sys::munmap(island.address(), page()))?;
     cx.expect_ok(|| sys::mprotect(island.address() + 2 * page(), page(), PROT_READ))?;
@@ -167,7 +167,9 @@ fn unsealed(cx: &mut Context, errno: i32, call: fn(&Map) -> sys::Result<()>) -> 
     sys::munmap(island.address() + 2 * page(), page())?;
     refused(cx, errno, || call(&island))?;
     cx.expect_ok(|| sys::munmap(island.address(), page()))?;
-    cx.expect_eq("what is left at the first page", perms(island.address())?, String::new())
+    cx.expect_eq("what is left at the first page", perms(island.address())?, String::new())?;
+    cx.expect_ok(|| sys::mseal(island.address() + page(), page(), 0))?;
+    cx.expect_errno(EPERM, || sys::munmap(island.address() + page(), page()))
 }
 
 #[track_caller]

@@ -1,6 +1,6 @@
 //! msync(2): flags, ranges, locks.
 
-use super::common::{FILE, Island, RW, SHARED, byte_of, lettered_file, page, probe, reserve};
+use super::common::{FILE, Island, RW, SHARED, byte_of, lettered_file, must, page, probe, reserve};
 use libc::{EBUSY, EINVAL, ENOMEM, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, MS_ASYNC, MS_INVALIDATE, MS_SYNC};
 use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Sys, man, posix, sys};
 use std::os::fd::AsRawFd;
@@ -51,7 +51,7 @@ fn invalidate(cx: &mut Context) -> Outcome {
     cx.elsewhere(|_| {
         let own = Map::shared(&file, page())?;
         own.write(0, b'!');
-        Ok(sys::msync(own.address(), page(), MS_SYNC | MS_INVALIDATE)?)
+        must(sys::msync(own.address(), page(), MS_SYNC | MS_INVALIDATE))
     })?;
     cx.expect_ok(|| sys::msync(map.address(), page(), MS_INVALIDATE))?;
     cx.expect_eq("both mappings", (map.read(0), other.read(0)), (b'!', b'!'))

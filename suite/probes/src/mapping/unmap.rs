@@ -1,7 +1,7 @@
 //! munmap(2): whole, in part, over holes.
 
 use super::common::{
-    FILE, Fault, Island, RW, SHARED, fault_of, lettered_file, load, page, perms, probe, refused, reserve,
+    FILE, Fault, Island, RW, SHARED, fault_of, lettered_file, load, must, page, perms, probe, refused, reserve,
 };
 use libc::{EINVAL, MAP_FIXED, MAP_PRIVATE, SIGSEGV};
 use shmcheck_probe::{Context, Map, Outcome, Probe, Stop, Sys, man, posix, sys};
@@ -36,7 +36,7 @@ const WHOLE: Probe = Probe {
 fn whole(cx: &mut Context) -> Outcome {
     let island = Island::shared(2)?;
     cx.expect_no_signal("a load before", || load(&island, page()))?;
-    sys::munmap(island.address(), 2 * page())?;
+    must(sys::munmap(island.address(), 2 * page()))?;
     cx.expect_signal("a load from the first page", SIGSEGV, || load(&island, 0))?;
     cx.expect_signal("a store to the second page", SIGSEGV, || island.write(page(), 1))?;
     cx.expect_eq("what is mapped there", perms(island.address())?, String::new())
@@ -86,7 +86,7 @@ fn part(cx: &mut Context, gone: usize) -> Outcome {
     for n in 0..3 {
         island.write(n * page(), n as u8 + 1);
     }
-    sys::munmap(island.address() + gone * page(), page())?;
+    must(sys::munmap(island.address() + gone * page(), page()))?;
     for n in (0..3).filter(|n| *n != gone) {
         cx.expect_eq("a page that stayed", island.read(n * page()), n as u8 + 1)?;
         cx.elsewhere(|_| {
@@ -111,8 +111,8 @@ fn several(cx: &mut Context) -> Outcome {
     for n in [1, 2, 4] {
         Map::at(at(n), page(), RW, SHARED | MAP_FIXED, -1, 0)?.leak();
     }
-    sys::munmap(at(3), page())?;
-    sys::munmap(at(1), 4 * page())?;
+    must(sys::munmap(at(3), page()))?;
+    must(sys::munmap(at(1), 4 * page()))?;
     let left: Vec<usize> = (0..6).map(|n| Ok(perms(at(n))?.len())).collect::<Result<_, Stop>>()?;
     cx.expect_eq("letters of the six pages", left, vec![4, 0, 0, 0, 0, 4])
 }
@@ -159,7 +159,7 @@ fn caller_only(cx: &mut Context) -> Outcome {
     let map = Map::shared_anonymous(page())?;
     let left = cx.elsewhere(|_| {
         map.write(0, 0x21);
-        sys::munmap(map.address(), page())?;
+        must(sys::munmap(map.address(), page()))?;
         perms(map.address())
     })?;
     cx.expect_eq("the child's mapping afterwards", left, String::new())?;
@@ -210,5 +210,7 @@ fn refuse(cx: &mut Context, range: fn(&Map) -> (usize, usize)) -> Outcome {
     map.touch(1);
     let (address, length) = range(&map);
     refused(cx, EINVAL, || sys::munmap(address, length))?;
-    cx.expect_eq("both pages", (map.read(0), map.read(page())), (1, 1))
+    cx.expect_eq("both pages", (map.read(0), map.read(page())), (1, 1))?;
+    cx.expect_ok(|| sys::munmap(map.address(), 2 * page()))?;
+    cx.expect_eq("what is left of them after a valid call", perms(map.address())?, String::new())
 }
