@@ -88,7 +88,8 @@ pub fn refusal(call: Sys, filtered: bool) -> Option<i32> {
             Err(e) => e.errno,
         };
         // With RLIMIT_MEMLOCK 0 the kernel answers every mlock like a filter would; the limit has its own need.
-        let by_limit = call == Sys::Mlock && errno == libc::EPERM && matches!(sys::getrlimit(libc::RLIMIT_MEMLOCK), Ok((0, _)));
+        let by_limit =
+            call == Sys::Mlock && errno == libc::EPERM && matches!(sys::getrlimit(libc::RLIMIT_MEMLOCK), Ok((0, _)));
         let executed = errno == *expected || by_limit || !(filtered || errno == libc::ENOSYS);
         if executed {
             return None;
