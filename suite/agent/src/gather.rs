@@ -39,6 +39,8 @@ pub fn facts(catalogue: &[&'static Probe], options: Options) -> Facts {
         fresh,
         fresh_refused,
         shared_ipc: options.shared_ipc,
+        root_read_only: nix::sys::statvfs::statvfs("/")
+            .is_ok_and(|stat| stat.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY)),
         sysctls: sysctls(),
         missing_paths: missing_paths(catalogue),
         hugepages: hugepages(),
@@ -117,7 +119,8 @@ fn kernel() -> Kernel {
     }
 }
 
-fn libc_version() -> String {
+/// The C library and how this program is linked with it.
+pub fn libc_version() -> String {
     let linkage = if cfg!(target_feature = "crt-static") { "static" } else { "dynamic" };
     // SAFETY: the function returns a constant C string.
     let version = unsafe { libc::gnu_get_libc_version() };

@@ -12,6 +12,8 @@ pub mod inventory;
 mod pool;
 mod worker;
 
+pub use gather::libc_version;
+
 use shmcheck_probe::Probe;
 use shmcheck_protocol::{Event, Facts, Record, Request, unmet};
 use std::io::{BufRead, Write};

@@ -41,15 +41,19 @@ pub(crate) fn run(
     // Waiting probes overlap: one more worker than processors keeps both busy.
     let jobs = if plan.jobs == 0 { facts.cpus + 1 } else { plan.jobs };
     let mut workers = Vec::new();
+    let mut outcome = Ok(());
     for (queue, jobs) in [(parallel, jobs), (alone, 1)] {
-        drive(catalogue, &bench, queue, jobs, &mut workers, &mut answer)?;
+        // A runner that is gone takes no more records; what is under way still ends in order, so that nothing is left.
+        if outcome.is_ok() {
+            outcome = drive(catalogue, &bench, queue, jobs, &mut workers, &mut answer);
+        }
     }
     for worker in workers {
         // A worker ends when its orders do.
         drop(worker.orders);
         sys::waitpid(worker.pid, 0)?;
     }
-    Ok(())
+    outcome
 }
 
 fn drive(
@@ -64,6 +68,7 @@ fn drive(
         let worker = spawn(catalogue, bench, workers)?;
         workers.push(worker);
     }
+    let mut outcome = Ok(());
     loop {
         for worker in workers.iter_mut().take(jobs).filter(|worker| worker.busy.is_none()) {
             let Some(index) = queue.pop_front() else { break };
@@ -72,7 +77,7 @@ fn drive(
             let _ = worker.orders.write_all(&(index as u32).to_ne_bytes());
         }
         if workers.iter().all(|worker| worker.busy.is_none()) {
-            return Ok(());
+            return outcome;
         }
         for n in readable(workers) {
             let Some(index) = workers[n].busy.take() else { continue };
@@ -88,7 +93,10 @@ fn drive(
                     Record::new(catalogue[index].id, Err(stop), 0)
                 }
             };
-            answer(record)?;
+            if let Err(e) = answer(record) {
+                queue.clear();
+                outcome = Err(e);
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod catalogue;
 pub mod clause;
 pub mod context;
 pub mod guard;
+pub mod key;
 pub mod need;
 pub mod outcome;
 pub mod peer;
@@ -16,7 +17,7 @@ pub mod procfs;
 pub mod sys;
 
 pub use call::Sys;
-pub use catalogue::{Chapter, Isolate, Kind, Probe};
+pub use catalogue::{Chapter, Excluded, Isolate, Kind, Probe};
 pub use clause::{Clause, doc, kernel, man, posix};
 pub use context::Context;
 pub use guard::{Map, Segment};

@@ -48,6 +48,8 @@ pub struct Facts {
     pub fresh_refused: String,
     /// Whether other programs may live in the agent's IPC namespace.
     pub shared_ipc: bool,
+    /// Whether the root file system is mounted read-only.
+    pub root_read_only: bool,
     /// System V and POSIX queue limits, and other sysctls by their path below /proc/sys.
     pub sysctls: BTreeMap<String, String>,
     /// Paths that probes need and that cannot be read, with the errno's name.
@@ -174,7 +176,7 @@ impl Inventory {
     /// What is here and was not in `before`; of objects that others may have made, only those of the run: keys with
     /// its tag, names with its id.
     pub fn since(&self, before: &Self, run: &str, tag: u32, shared: bool) -> Vec<String> {
-        let ours = |key: i32| !shared || crate::key_has_tag(key, tag);
+        let ours = |key: i32| !shared || shmcheck_probe::key::has_tag(key, tag);
         let mark = format!("{}{run}.", crate::NAME_PREFIX);
         let mut left = Vec::new();
         for (kind, now, then) in

@@ -22,6 +22,9 @@ pub struct Report {
     pub cells: Vec<Cell>,
     /// The numbers.
     pub summary: Summary,
+    /// Set where the run was interrupted: what is missing then was not run.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// The exit code of the program.
     pub exit_code: i32,
 }

@@ -5,6 +5,7 @@
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use shmcheck_probe::key::TAGS;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Entry {
     /// The run's id: lower-case letters and digits.
     pub run: String,
-    /// The run's tag in System V keys, below 1024.
+    /// The run's tag in System V keys.
     pub tag: u32,
 }
 
@@ -50,23 +51,30 @@ pub enum JournalError {
         owner: u32,
     },
     /// All tags are taken.
-    #[error("1023 runs are under way; wait for one to end")]
+    #[error("{TAGS} runs are under way; wait for one to end")]
     Full,
 }
 
-/// The folder of this user's journals.
-pub fn folder() -> PathBuf {
-    PathBuf::from(format!("/tmp/shmcheck-{}", nix::unistd::geteuid()))
+/// The folders that may hold this user's journals, in the order tried: a machine or container may have a read-only
+/// root, or no /dev/shm.
+pub fn folders() -> [PathBuf; 2] {
+    ["/tmp", "/dev/shm"].map(|place| PathBuf::from(format!("{place}/shmcheck-{}", nix::unistd::geteuid())))
 }
 
 impl Journal {
     /// Begins a run: a new id, a tag that no journal names, and the lock.
     pub fn begin() -> Result<Self, JournalError> {
-        let folder = own_folder()?;
+        let [first, second] = folders();
+        // The first folder's error is the one that a user can mend.
+        Self::begin_in(&first).or_else(|error| Self::begin_in(&second).map_err(|_| error))
+    }
+
+    fn begin_in(folder: &Path) -> Result<Self, JournalError> {
+        own_folder(folder)?;
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let run = base36(nanos / 1_000 * 100_000 + u128::from(std::process::id()));
-        for attempt in 0..1023_u128 {
-            let tag = u32::try_from((nanos / 1_000 + attempt) % 1023).unwrap_or(0);
+        for attempt in 0..u128::from(TAGS) {
+            let tag = u32::try_from((nanos / 1_000 + attempt) % u128::from(TAGS)).unwrap_or(0);
             // One file per tag: creating it exclusively is the reservation.
             let path = folder.join(format!("{tag}.json"));
             let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
@@ -74,7 +82,7 @@ impl Journal {
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => continue,
                 // Another run of this user ended meanwhile and took the empty folder along.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                    own_folder()?;
+                    own_folder(folder)?;
                     continue;
                 }
                 Err(source) => return Err(JournalError::Write { path, source }),
@@ -93,24 +101,25 @@ impl Drop for Journal {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
         // Only the last run's goes through; the folder is not kept for nothing.
-        let _ = fs::remove_dir(folder());
+        if let Some(folder) = self.path.parent() {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 
-/// The folder, made where it is missing, and this user's own.
-fn own_folder() -> Result<PathBuf, JournalError> {
-    let path = folder();
-    let write = |source| JournalError::Write { path: path.clone(), source };
-    match fs::DirBuilder::new().mode(0o700).create(&path) {
+/// Makes the folder where it is missing; it must be this user's own.
+fn own_folder(path: &Path) -> Result<(), JournalError> {
+    let write = |source| JournalError::Write { path: path.to_owned(), source };
+    match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(write(e)),
         _ => {}
     }
-    let meta = fs::symlink_metadata(&path).map_err(write)?;
+    let meta = fs::symlink_metadata(path).map_err(write)?;
     let own = nix::unistd::geteuid().as_raw();
     if !meta.is_dir() || meta.uid() != own || meta.mode() & 0o077 != 0 {
-        return Err(JournalError::Foreign { path, owner: meta.uid() });
+        return Err(JournalError::Foreign { path: path.to_owned(), owner: meta.uid() });
     }
-    Ok(path)
+    Ok(())
 }
 
 /// The journals of this user's runs: those alive, and those dead with their files.
@@ -125,7 +134,7 @@ pub struct Journals {
 /// Reads all journals. A file that is no journal is left alone.
 pub fn read_all() -> Journals {
     let mut found = Journals::default();
-    for file in fs::read_dir(folder()).into_iter().flatten().flatten() {
+    for file in folders().iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten()) {
         let path = file.path();
         let Some(entry) = read(&path) else { continue };
         if is_locked(&path) { found.alive.push(entry.run) } else { found.dead.push((entry, path)) }
@@ -135,7 +144,7 @@ pub fn read_all() -> Journals {
 
 fn read(path: &Path) -> Option<Entry> {
     let entry: Entry = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let sound = !entry.run.is_empty() && entry.run.bytes().all(|b| b.is_ascii_alphanumeric()) && entry.tag < 1024;
+    let sound = !entry.run.is_empty() && entry.run.bytes().all(|b| b.is_ascii_alphanumeric()) && entry.tag < TAGS;
     sound.then_some(entry)
 }
 

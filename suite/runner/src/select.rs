@@ -31,7 +31,7 @@ pub enum FilterError {
         problem: String,
     },
     /// No probe matches.
-    #[error("no probe matches {filters}{}", near(near))]
+    #[error("no probe matches {filters}{}", alike(near))]
     Nothing {
         /// All filters as given.
         filters: String,
@@ -40,7 +40,7 @@ pub enum FilterError {
     },
 }
 
-fn near(near: &[String]) -> String {
+fn alike(near: &[String]) -> String {
     if near.is_empty() { "; see `shmcheck list`".to_owned() } else { format!("; near misses: {}", near.join(", ")) }
 }
 
@@ -64,6 +64,11 @@ impl Filter {
         Ok(Self { text: text.to_owned(), negated, matcher })
     }
 
+    /// Whether an id that is not of the catalogue is meant.
+    pub fn matches_id(&self, id: &str) -> bool {
+        matches!(&self.matcher, Matcher::Id(glob) if glob.is_match(id)) && !self.negated
+    }
+
     fn matches(&self, chapter: &Chapter, probe: &Probe) -> bool {
         match &self.matcher {
             Matcher::Id(glob) => glob.is_match(probe.id),
@@ -78,7 +83,8 @@ impl Filter {
 }
 
 /// The probes that any positive filter matches and no negative one, in the catalogue's order. Without positive filters
-/// all are candidates.
+/// all are candidates. Ids of declared settings are known too: they are checked in every run, so a filter that means one
+/// selects something even where it selects no probe.
 pub fn select(chapters: &[&'static Chapter], filters: &[Filter]) -> Result<Vec<&'static Probe>, FilterError> {
     let positive: Vec<&Filter> = filters.iter().filter(|f| !f.negated).collect();
     let negative: Vec<&Filter> = filters.iter().filter(|f| f.negated).collect();
@@ -91,7 +97,8 @@ pub fn select(chapters: &[&'static Chapter], filters: &[Filter]) -> Result<Vec<&
             }
         }
     }
-    if chosen.is_empty() {
+    let means_setting = || crate::effective::SETTINGS.iter().any(|s| filters.iter().any(|f| f.matches_id(s.id)));
+    if chosen.is_empty() && !means_setting() {
         let texts: Vec<&str> = filters.iter().map(|f| f.text.as_str()).collect();
         let near = positive.iter().flat_map(|filter| near_misses(chapters, &filter.text)).take(6).collect();
         return Err(FilterError::Nothing { filters: texts.join(" "), near });
@@ -101,10 +108,13 @@ pub fn select(chapters: &[&'static Chapter], filters: &[Filter]) -> Result<Vec<&
 
 /// Ids and chapters that look like `text`.
 pub fn near_misses(chapters: &[&'static Chapter], text: &str) -> Vec<String> {
-    let plain = text.trim_start_matches('@');
-    let words = chapters.iter().map(|c| format!("@{}", c.name)).chain(
-        chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()),
-    );
+    let plain: String = text.chars().filter(|c| !matches!(c, '@' | '!' | '*' | '?' | '[' | ']' | '{' | '}')).collect();
+    let plain = plain.trim_end_matches('.');
+    let settings = crate::effective::SETTINGS.iter().map(|setting| setting.id.to_owned());
+    let words = chapters
+        .iter()
+        .map(|c| format!("@{}", c.name))
+        .chain(chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()).chain(settings));
     let mut scored: Vec<(f64, String)> = words
         .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@')), word))
         .filter(|(score, _)| *score > 0.75)

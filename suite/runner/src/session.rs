@@ -1,5 +1,6 @@
 //! The two streams of a started agent: requests in, events out, each line bounded and validated.
 
+use crate::launch::{Launch, expression};
 use shmcheck_protocol::{Event, MAX_LINE, Request};
 use std::io::{BufRead, BufReader, PipeWriter, Read, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -40,35 +41,23 @@ pub enum Heard {
 }
 
 impl Session {
-    /// Starts a command line as the agent. `env` is added to its environment.
-    pub fn start(program: &str, args: &[String], env: &[(&str, String)]) -> std::io::Result<Self> {
+    /// Starts a launch's command line as the agent.
+    pub fn start(launch: &Launch) -> std::io::Result<Self> {
         let (stdin_read, stdin_write) = std::io::pipe()?;
         let (stdout_read, stdout_write) = std::io::pipe()?;
         let (stderr_read, stderr_write) = std::io::pipe()?;
-        let mut command = duct::cmd(program, args)
+        let command = expression(&launch.program, &launch.args, &launch.env, launch.user)
             .stdin_file(stdin_read)
             .stdout_file(stdout_write)
             .stderr_file(stderr_write)
-            .unchecked()
-            // A ^C at the terminal is for the runner, which ends its agents in order.
-            .before_spawn(|command| {
-                use std::os::unix::process::CommandExt;
-                command.process_group(0);
-                Ok(())
-            });
-        for (name, value) in env {
-            command = command.env(name, value);
-        }
+            .unchecked();
         let child = command.start()?;
         drop(command);
         let (sender, lines) = sync_channel(256);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stdout_read);
-            loop {
-                let line = match read_line(&mut reader) {
-                    Ok(Some(bytes)) => parse(&bytes),
-                    Ok(None) | Err(_) => break,
-                };
+            while let Ok(Some(bytes)) = read_line(&mut reader) {
+                let line = parse(&bytes);
                 let hopeless = matches!(line, Line::Rubbish(_));
                 // After rubbish the stream cannot be trusted to be in step; nothing more is read from it.
                 if sender.send(line).is_err() || hopeless {
@@ -112,6 +101,10 @@ impl Session {
     /// ended by itself.
     pub fn end(mut self, patience: Duration) -> Option<i32> {
         self.requests = None;
+        self.end_within(patience)
+    }
+
+    fn end_within(&mut self, patience: Duration) -> Option<i32> {
         let start = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
@@ -127,6 +120,15 @@ impl Session {
         }
         let _ = self.child.kill();
         self.finish(None)
+    }
+
+    /// Ends the agent; its exit code and its last words, complete.
+    pub fn end_with_words(mut self, patience: Duration) -> (Option<i32>, String) {
+        let words = Arc::clone(&self.stderr);
+        self.requests = None;
+        let code = self.end_within(patience);
+        let bytes = words.lock().map(|bytes| bytes.clone()).unwrap_or_default();
+        (code, String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
     /// Ends the agent at once.

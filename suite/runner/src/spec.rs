@@ -145,7 +145,11 @@ impl fmt::Display for Spec {
 
 impl Key {
     fn matches(&self, key: &str) -> bool {
-        if self.name.ends_with('.') { key.len() > self.name.len() && key.starts_with(self.name) } else { self.name == key }
+        if self.name.ends_with('.') {
+            key.len() > self.name.len() && key.starts_with(self.name)
+        } else {
+            self.name == key
+        }
     }
 }
 

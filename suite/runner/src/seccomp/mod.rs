@@ -8,10 +8,9 @@ mod install;
 
 pub use install::install;
 
-use caps::Capability;
+use caps::CapsHashSet;
 use serde::Deserialize;
 use shmcheck_probe::Sys;
-use std::collections::BTreeSet;
 use std::path::Path;
 
 /// A profile as its file says.
@@ -113,7 +112,7 @@ pub enum Answer {
 #[derive(Debug, Clone)]
 pub struct Place {
     /// The capabilities the container is given: its bounding set, root or not.
-    pub caps: BTreeSet<Capability>,
+    pub caps: CapsHashSet,
     /// `major.minor` of the running kernel.
     pub kernel: (u32, u32),
 }
@@ -154,7 +153,10 @@ impl Profile {
             serde_json::from_slice(&text).map_err(|source| ProfileError::Format { path: name, source })?;
         for arg in profile.syscalls.iter().flat_map(|rule| rule.args.iter().flatten()) {
             if arg.index > 5 {
-                return Err(ProfileError::Rule(format!("argument {} does not exist; calls have six, 0 to 5", arg.index)));
+                return Err(ProfileError::Rule(format!(
+                    "argument {} does not exist; calls have six, 0 to 5",
+                    arg.index
+                )));
             }
         }
         Ok(profile)
@@ -169,6 +171,16 @@ impl Profile {
         }
         let default = self.default_action.answer(self.default_errno_ret);
         if rules.iter().all(|rule| rule.action.answer(rule.errno_ret) == default) { default } else { Answer::Depends }
+    }
+
+    /// The errno of a rule that refuses the call for some arguments, if there is one.
+    pub fn errno_of_some(&self, call: Sys, place: &Place) -> Option<i32> {
+        let rules = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call.name()));
+        let answers = rules.map(|rule| rule.action.answer(rule.errno_ret));
+        answers.chain([self.default_action.answer(self.default_errno_ret)]).find_map(|answer| match answer {
+            Answer::Errno(errno) => Some(errno),
+            _ => None,
+        })
     }
 
     fn rules_at<'a>(&'a self, place: &'a Place) -> impl Iterator<Item = &'a Rule> {
@@ -225,4 +237,10 @@ fn native_arch() -> &'static str {
 pub fn parse_kernel(release: &str) -> Option<(u32, u32)> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// `major.minor` of the kernel this program runs on.
+pub fn running_kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    parse_kernel(&release).unwrap_or((0, 0))
 }

@@ -1,0 +1,47 @@
+//! A probe's own source, cut out of the file that defines it.
+
+use shmcheck_probe::Probe;
+
+/// Every source file of this crate by its path below the crate's folder.
+const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
+
+/// The item that defines the probe, and the functions behind it up to the next item that is no function.
+pub fn of(probe: &Probe) -> Option<String> {
+    let path = probe.location.file();
+    let (_, text) = FILES.iter().find(|(name, _)| path.ends_with(name))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let at = (probe.location.line() as usize).checked_sub(1).filter(|at| *at < lines.len())?;
+    let start = (0..=at).rev().find(|n| begins_item(lines[*n]))?;
+    let mut end = item_end(&lines, start)?.max(at);
+    // A constant's function stands right behind it.
+    if lines.get(end + 1).is_some_and(|line| line.starts_with("fn ")) {
+        end = item_end(&lines, end + 1)?;
+    }
+    Some(lines[start..=end].iter().flat_map(|line| [line, "\n"]).collect())
+}
+
+fn begins_item(line: &str) -> bool {
+    ["const ", "pub const ", "static ", "fn ", "macro_rules!"].iter().any(|word| line.starts_with(word))
+}
+
+/// The line with which the item that begins at `start` ends: the first that closes at the left margin.
+fn item_end(lines: &[&str], start: usize) -> Option<usize> {
+    (start..lines.len()).find(|n| {
+        let line = lines[*n];
+        let closes = !line.starts_with(char::is_whitespace) && (line.ends_with(';') || line.starts_with('}'));
+        closes || *n == start && line.ends_with('}')
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_probe_has_its_source() {
+        for probe in crate::catalogue() {
+            let source = of(probe);
+            assert!(source.is_some_and(|text| text.lines().count() >= 3), "{} has no source", probe.id);
+        }
+    }
+}
