@@ -101,6 +101,8 @@ calls! {
     FutexWake futex_wake SYS_futex_wake;
     FutexWait futex_wait SYS_futex_wait;
     FutexRequeue futex_requeue SYS_futex_requeue;
+    ProcessMadvise process_madvise SYS_process_madvise;
+    PkeyMprotect pkey_mprotect SYS_pkey_mprotect;
 }
 
 impl Sys {

@@ -3,8 +3,8 @@
 //! Each wrapper returns the call's value or an [`Error`] with the call's name and errno. Where the C library and the
 //! system call can differ, the library's function has the plain name and the system call stands in [`raw`].
 
-pub mod again;
 pub mod abi32;
+pub mod again;
 pub mod fs;
 pub mod futex;
 pub mod memfd;
@@ -28,8 +28,8 @@ pub use fs::*;
 pub use memfd::*;
 pub use mman::*;
 pub use notify::*;
-pub use posix::*;
 pub use numa::*;
+pub use posix::*;
 pub use process::*;
 pub use queue::*;
 pub use sem::*;
