@@ -146,7 +146,13 @@ fn main() -> ExitCode {
                 rogue_agent(&kind);
             } else {
                 let options = shmcheck_agent::Options { shared_ipc: true };
-                let _ = shmcheck_agent::serve(&catalogue(), options, std::io::stdin().lock(), std::io::stdout().lock());
+                let _ = shmcheck_agent::serve(
+                    &catalogue(),
+                    &[],
+                    options,
+                    std::io::stdin().lock(),
+                    std::io::stdout().lock(),
+                );
             }
             ExitCode::SUCCESS
         }

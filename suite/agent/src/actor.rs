@@ -9,8 +9,8 @@ use shmcheck_probe::context::Place;
 use shmcheck_probe::peer::panic_text;
 use shmcheck_probe::{Act, Context, Exit, Scenario, Stop, Values, sys};
 use std::fs::File;
-use std::io::{BufRead, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// A party's part in a scenario.
@@ -241,14 +241,15 @@ fn play(part: &Part, keeper: libc::pid_t, orders: OwnedFd, result: OwnedFd, outp
     let (run, tag) = (part.bench.run.clone(), part.bench.tag);
     let place = Place { run, index: u32::try_from(part.index).unwrap_or(u32::MAX), tag, fresh: false };
     let mut cx = Context::of_party(place, part.party);
-    for line in std::io::stdin().lock().lines() {
+    // Not the library's handle: the agent, from which this process was forked, holds its lock.
+    // SAFETY: the descriptor was put there by `prepare`, and nothing else owns it.
+    let orders = BufReader::new(unsafe { File::from_raw_fd(0) });
+    for line in orders.lines() {
         let order: Option<(usize, Values)> = line.ok().and_then(|line| serde_json::from_str(&line).ok());
         let Some((step, mut values)) = order else { break };
         let result = match part.scenario.steps.get(step).map(|step| step.act) {
-            Some(Act::Run(run)) => {
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut cx, &mut values)))
-                    .unwrap_or_else(|cause| Err(Stop::broken(format!("panic: {}", panic_text(&*cause)))))
-            }
+            Some(Act::Run(run)) => std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&mut cx, &mut values)))
+                .unwrap_or_else(|cause| Err(Stop::broken(format!("panic: {}", panic_text(&*cause))))),
             _ => Err(Stop::broken(format!("step {step} is not one for an actor"))),
         };
         let sent = serde_json::to_vec(&Played { step, result, values });

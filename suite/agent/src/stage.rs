@@ -61,7 +61,9 @@ impl<'a> Stage<'a> {
         };
         let scenario = self.scenarios[place];
         if self.on.is_some() || party >= scenario.parties.len() {
-            return Ok(refusal(format!("party {party} of {id} cannot enter: an actor is there, or it has no such party")));
+            return Ok(refusal(format!(
+                "party {party} of {id} cannot enter: an actor is there, or it has no such party"
+            )));
         }
         let unmet = unmet_in_cell(scenario.needs_of(party), self.facts);
         let result = unmet.map_or(Ok(()), |unmet| Err(unmet.into_stop()));

@@ -10,7 +10,6 @@ use shmcheck_protocol::{Cell, Facts, Report, Result as Judged, SCHEMA_VERSION};
 use shmcheck_report::Human;
 use shmcheck_report::ndjson::{Ndjson, RunEvent};
 use shmcheck_runner::Observer;
-use shmcheck_runner::run::{Order, Planned};
 use std::collections::BTreeSet;
 use std::io::{Stdout, Write, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +26,8 @@ impl Live {
     pub(crate) fn begin(
         args: &RunArgs,
         style: Streams,
-        order: &Order,
-        cells: &[Planned],
+        probes: usize,
+        environments: Vec<String>,
         started: &str,
     ) -> Result<Self, Failure> {
         Ok(match args.format {
@@ -40,8 +39,8 @@ impl Live {
                     program: program(),
                     started: started.to_owned(),
                     host: host_name(),
-                    environments: cells.iter().map(|cell| cell.spec.to_string()).collect(),
-                    probes: order.probes.len(),
+                    environments,
+                    probes,
                 })?;
                 Self::Events(events, BTreeSet::new())
             }

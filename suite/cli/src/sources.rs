@@ -4,9 +4,11 @@ use shmcheck_probe::Probe;
 use shmcheck_report::{ProbeText, Texts};
 use shmcheck_runner::effective::{SETTINGS, Setting};
 
-/// The texts of every probe and of every declared setting.
+/// The texts of every probe, of every scenario and of every declared setting.
 pub(crate) fn texts() -> Texts {
-    let probes = shmcheck_probes::catalogue().into_iter().map(|probe| (probe.id.to_owned(), text_of(probe)));
+    let of_scenarios = shmcheck_probes::scenarios().into_iter().map(|scenario| &scenario.probe);
+    let probes =
+        shmcheck_probes::catalogue().into_iter().chain(of_scenarios).map(|probe| (probe.id.to_owned(), text_of(probe)));
     probes.chain(SETTINGS.iter().map(|setting| (setting.id.to_owned(), text_of_setting(setting)))).collect()
 }
 

@@ -3,6 +3,7 @@
 //! A probe is a constant in the table of its file; the chapter's `mod.rs` lists the files. Nothing else needs to
 //! know of it.
 
+pub mod containers;
 pub mod mapping;
 pub mod memfd;
 pub mod posix_shm;
@@ -12,7 +13,7 @@ pub mod sync;
 pub mod sysv_sem;
 pub mod sysv_shm;
 
-use shmcheck_probe::{Chapter, Probe};
+use shmcheck_probe::{Chapter, Probe, Scenario};
 
 /// The chapters in the roadmap's order.
 pub const CHAPTERS: &[&Chapter] = &[
@@ -23,6 +24,7 @@ pub const CHAPTERS: &[&Chapter] = &[
     &sync::CHAPTER,
     &queues::CHAPTER,
     &memfd::CHAPTER,
+    &containers::CHAPTER,
 ];
 
 /// Every probe, in the order of the chapters and of the source.
@@ -30,9 +32,16 @@ pub fn catalogue() -> Vec<&'static Probe> {
     CHAPTERS.iter().flat_map(|chapter| chapter.probes()).collect()
 }
 
-/// The chapter a probe belongs to.
+/// Every scenario, in the order of the source; all are of the chapter of containers.
+pub fn scenarios() -> Vec<&'static Scenario> {
+    containers::SCENARIOS.iter().flat_map(|file| file.iter().copied()).collect()
+}
+
+/// The chapter a probe, or the claim of a scenario, belongs to.
 pub fn chapter_of(probe: &Probe) -> Option<&'static Chapter> {
-    CHAPTERS.iter().copied().find(|chapter| chapter.probes().any(|other| other.id == probe.id))
+    let of_probe = CHAPTERS.iter().copied().find(|chapter| chapter.probes().any(|other| other.id == probe.id));
+    let is_scenario = || scenarios().iter().any(|scenario| scenario.probe.id == probe.id);
+    of_probe.or_else(|| is_scenario().then_some(&containers::CHAPTER))
 }
 
 /// Places of the table below: a power of two well above the number of probes.
@@ -50,13 +59,7 @@ const _: () = {
         while file < files.len() {
             let mut n = 0;
             while n < files[file].len() {
-                let id = hash(files[file][n].id.as_bytes());
-                let mut place = id as usize % PLACES;
-                while seen[place] != 0 {
-                    assert!(seen[place] != id, "two probes have the same id");
-                    place = (place + 1) % PLACES;
-                }
-                seen[place] = id;
+                enter(&mut seen, files[file][n].id);
                 count += 1;
                 n += 1;
             }
@@ -64,8 +67,29 @@ const _: () = {
         }
         chapter += 1;
     }
+    let mut file = 0;
+    while file < containers::SCENARIOS.len() {
+        let mut n = 0;
+        while n < containers::SCENARIOS[file].len() {
+            enter(&mut seen, containers::SCENARIOS[file][n].probe.id);
+            count += 1;
+            n += 1;
+        }
+        file += 1;
+    }
     assert!(count <= shmcheck_probe::key::PROBES, "keys have no room for so many probes");
 };
+
+/// Enters an id into the table.
+const fn enter(seen: &mut [u64; PLACES], id: &str) {
+    let id = hash(id.as_bytes());
+    let mut place = id as usize % PLACES;
+    while seen[place] != 0 {
+        assert!(seen[place] != id, "two probes have the same id");
+        place = (place + 1) % PLACES;
+    }
+    seen[place] = id;
+}
 
 /// FNV-1a, 64 bits.
 const fn hash(bytes: &[u8]) -> u64 {

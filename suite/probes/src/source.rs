@@ -39,7 +39,8 @@ mod tests {
 
     #[test]
     fn every_probe_has_its_source() {
-        for probe in crate::catalogue() {
+        let of_scenarios = crate::scenarios().into_iter().map(|scenario| &scenario.probe);
+        for probe in crate::catalogue().into_iter().chain(of_scenarios) {
             let source = of(probe);
             assert!(source.is_some_and(|text| text.lines().count() >= 3), "{} has no source", probe.id);
         }

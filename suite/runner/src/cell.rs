@@ -186,7 +186,9 @@ impl Visit {
                     Event::Done if records.len() == order.probes.len() => return (records, None),
                     Event::Done => break "the agent says it is done and left this record out".to_owned(),
                     Event::Error { message } => break format!("the agent cannot go on: {message}"),
-                    Event::Facts(_) | Event::Inventory(_) | Event::Acted { .. } => break "the agent sent what was not asked for".to_owned(),
+                    Event::Facts(_) | Event::Inventory(_) | Event::Acted { .. } => {
+                        break "the agent sent what was not asked for".to_owned();
+                    }
                 },
                 Heard::Rubbish(problem) => break format!("the agent answered {problem}"),
                 Heard::Ended => {

@@ -56,7 +56,9 @@ impl Constellation {
                 let donor = reference.checked_sub(1).and_then(|n| parties.get(n));
                 match donor {
                     None => return Err(error(format!("{part}: there is no earlier party {reference}"))),
-                    Some(donor) if donor.spec.name != spec.name || donor.spec.flag("rootless") != spec.flag("rootless") => {
+                    Some(donor)
+                        if donor.spec.name != spec.name || donor.spec.flag("rootless") != spec.flag("rootless") =>
+                    {
                         return Err(error(format!("{part}: party {reference} is no container of the same engine")));
                     }
                     Some(_) => {}
@@ -199,7 +201,10 @@ mod tests {
 
     #[test]
     fn cuts_before_names_of_environments_only() {
-        assert_eq!(split("host+docker:cap-add=IPC_LOCK+SYS_NICE,ipc=host"), ["host", "docker:cap-add=IPC_LOCK+SYS_NICE,ipc=host"]);
+        assert_eq!(
+            split("host+docker:cap-add=IPC_LOCK+SYS_NICE,ipc=host"),
+            ["host", "docker:cap-add=IPC_LOCK+SYS_NICE,ipc=host"]
+        );
         assert_eq!(split("sandbox+sandbox+host:user=1"), ["sandbox", "sandbox", "host:user=1"]);
         assert_eq!(split("docker:cap-add=all"), ["docker:cap-add=all"]);
     }

@@ -2,7 +2,7 @@
 
 use crate::Observer;
 use crate::constellation::{self, Constellation};
-use crate::declared::Declared;
+use crate::declared::{Declared, Ipc};
 use crate::judge::judge;
 use crate::run::Order;
 use crate::spec::Spec;
@@ -65,14 +65,19 @@ impl Season<'_> {
             if self.order.is_stopped() {
                 break;
             }
-            let result = match troupe.take().map_or_else(|| Troupe::gather(self.constellation, self.number, self.order), Ok) {
-                Ok(mut own) => {
-                    let (result, intact) = self.one(&mut own, scenario);
-                    if intact { troupe = Some(own) } else { own.dismiss() }
-                    result
-                }
-                Err(reason) => broken(scenario, &reason),
-            };
+            let result =
+                match troupe.take().map_or_else(|| Troupe::gather(self.constellation, self.number, self.order), Ok) {
+                    Ok(mut own) => {
+                        let (result, intact) = self.one(&mut own, scenario);
+                        if intact {
+                            troupe = Some(own)
+                        } else {
+                            own.dismiss()
+                        }
+                        result
+                    }
+                    Err(reason) => broken(scenario, &reason),
+                };
             self.observer.result(self.number, &cell.environment, &result);
             cell.results.push(result);
         }
@@ -94,9 +99,7 @@ impl Season<'_> {
             .collect();
         let performed = match self.expected(scenario, &parties) {
             Ok(values) => troupe.perform(scenario, values, self.order),
-            Err(stop) => {
-                Performed { record: Record::new(scenario.probe.id, Err(stop), 0), party: 0, intact: true }
-            }
+            Err(stop) => Performed { record: Record::new(scenario.probe.id, Err(stop), 0), party: 0, intact: true },
         };
         let declared = &troupe.members[performed.party].launch.declared;
         (judge(&scenario.probe, declared, performed.record), performed.intact && !scenario.ends_a_party())
@@ -107,6 +110,9 @@ impl Season<'_> {
         if scenario.parties.len() != parties.len() {
             let found = format!("{} environments in this constellation", parties.len());
             return Err(Stop::skip(format!("parties:{}", scenario.parties.len()), found));
+        }
+        if let Some(n) = parties.iter().position(|(_, declared)| declared.ipc == Ipc::Unsaid) {
+            return Err(Stop::skip("declared:ipc", format!("nothing was declared of the IPC mode of party {}", n + 1)));
         }
         let mut values = Values::default();
         for kind in KINDS {

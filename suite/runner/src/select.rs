@@ -1,7 +1,7 @@
 //! Filters: which probes of the catalogue a user means.
 
 use globset::{Glob, GlobMatcher};
-use shmcheck_probe::{Chapter, Probe, Sys};
+use shmcheck_probe::{Chapter, Probe, Scenario, Sys};
 
 /// One filter of the command line.
 #[derive(Debug)]
@@ -106,15 +106,57 @@ pub fn select(chapters: &[&'static Chapter], filters: &[Filter]) -> Result<Vec<&
     Ok(chosen)
 }
 
+/// What the filters select: probes and scenarios.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// The probes, in the catalogue's order.
+    pub probes: Vec<&'static Probe>,
+    /// The scenarios, in the catalogue's order.
+    pub scenarios: Vec<&'static Scenario>,
+}
+
+/// As [`select`], of probes and of scenarios, which belong to `chapter`; one of them may be empty.
+pub fn select_all(
+    chapters: &[&'static Chapter],
+    (chapter, scenarios): (&'static Chapter, &[&'static Scenario]),
+    filters: &[Filter],
+) -> Result<Selection, FilterError> {
+    let means = |filter: &&Filter, scenario: &Scenario| filter.matches(chapter, &scenario.probe);
+    let positive = || filters.iter().filter(|f| !f.negated);
+    let chosen: Vec<&'static Scenario> = scenarios
+        .iter()
+        .copied()
+        .filter(|scenario| positive().next().is_none() || positive().any(|f| means(&f, scenario)))
+        .filter(|scenario| !filters.iter().any(|f| f.negated && means(&f, scenario)))
+        .collect();
+    match select(chapters, filters) {
+        Ok(probes) => Ok(Selection { probes, scenarios: chosen }),
+        Err(FilterError::Nothing { .. }) if !chosen.is_empty() => {
+            Ok(Selection { probes: Vec::new(), scenarios: chosen })
+        }
+        Err(FilterError::Nothing { filters, mut near }) => {
+            let ids = || scenarios.iter().map(|scenario| scenario.probe.id.to_owned());
+            near.extend(positive().flat_map(|filter| alike_words(&filter.text, ids())));
+            Err(FilterError::Nothing { filters, near })
+        }
+        Err(e) => Err(e),
+    }
+}
+
 /// Ids and chapters that look like `text`.
 pub fn near_misses(chapters: &[&'static Chapter], text: &str) -> Vec<String> {
-    let plain: String = text.chars().filter(|c| !matches!(c, '@' | '!' | '*' | '?' | '[' | ']' | '{' | '}')).collect();
-    let plain = plain.trim_end_matches('.');
     let settings = crate::effective::SETTINGS.iter().map(|setting| setting.id.to_owned());
     let words = chapters
         .iter()
         .map(|c| format!("@{}", c.name))
         .chain(chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()).chain(settings));
+    alike_words(text, words)
+}
+
+/// The three words most like `text`.
+fn alike_words(text: &str, words: impl Iterator<Item = String>) -> Vec<String> {
+    let plain: String = text.chars().filter(|c| !matches!(c, '@' | '!' | '*' | '?' | '[' | ']' | '{' | '}')).collect();
+    let plain = plain.trim_end_matches('.');
     let mut scored: Vec<(f64, String)> = words
         .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@')), word))
         .filter(|(score, _)| *score > 0.75)

@@ -52,13 +52,7 @@ impl Troupe {
         Ok(troupe)
     }
 
-    fn admit(
-        &mut self,
-        constellation: &Constellation,
-        n: usize,
-        number: usize,
-        order: &Order,
-    ) -> Result<(), String> {
+    fn admit(&mut self, constellation: &Constellation, n: usize, number: usize, order: &Order) -> Result<(), String> {
         let party = &constellation.parties[n];
         let number = FIRST_NUMBER + number * MOST_PARTIES + n;
         let tools = Tools { exe: order.exe.clone(), run: order.run.clone(), number };
@@ -73,13 +67,7 @@ impl Troupe {
             }
         })?;
         let before = visit.facts.inventory.clone();
-        self.members.push(Member {
-            session: Some(visit.session),
-            launch,
-            facts: *visit.facts,
-            before,
-            entered: false,
-        });
+        self.members.push(Member { session: Some(visit.session), launch, facts: *visit.facts, before, entered: false });
         Ok(())
     }
 
@@ -147,7 +135,10 @@ impl Troupe {
                 continue;
             }
             let Event::Inventory(now) = self.ask(n, &Request::Inventory, order)? else {
-                return Err(Lost { party: n, problem: "the agent answered something else than an inventory".to_owned() });
+                return Err(Lost {
+                    party: n,
+                    problem: "the agent answered something else than an inventory".to_owned(),
+                });
             };
             let before = std::mem::replace(&mut self.members[n].before, now.clone());
             let left = now.since(&before, &order.run, order.tag, true);

@@ -13,7 +13,8 @@ pub(crate) fn agent(args: &AgentArgs) -> Outcome {
     }
     let catalogue = shmcheck_probes::catalogue();
     let options = shmcheck_agent::Options { shared_ipc: args.shared_ipc };
-    match shmcheck_agent::serve(&catalogue, options, std::io::stdin().lock(), std::io::stdout().lock()) {
+    let scenarios = shmcheck_probes::scenarios();
+    match shmcheck_agent::serve(&catalogue, &scenarios, options, std::io::stdin().lock(), std::io::stdout().lock()) {
         Ok(()) => Ok(0),
         Err(shmcheck_agent::Error::Stream(_)) => Err(Failure::Closed),
         Err(e) => Err(Failure::Internal(e.to_string())),

@@ -3,7 +3,7 @@
 use crate::args::ExplainArgs;
 use crate::failure::{Failure, Outcome};
 use crate::output::Streams;
-use shmcheck_probe::{Chapter, Isolate, Probe};
+use shmcheck_probe::{Chapter, Isolate, Probe, Scenario};
 use shmcheck_probes::CHAPTERS;
 use shmcheck_runner::effective::SETTINGS;
 use shmcheck_runner::select::near_misses;
@@ -27,6 +27,9 @@ fn about(what: &str) -> Result<String, Failure> {
     if let Some(probe) = CHAPTERS.iter().flat_map(|chapter| chapter.probes()).find(|probe| probe.id == what) {
         return Ok(of_probe(probe));
     }
+    if let Some(scenario) = scenario(what) {
+        return Ok(of_probe(&scenario.probe));
+    }
     if let Some(setting) = SETTINGS.iter().find(|setting| setting.id == what) {
         let mut text = format!("{}\n{}\n\n", setting.id, setting.title);
         labelled(&mut text, "why", setting.why);
@@ -42,6 +45,10 @@ fn about(what: &str) -> Result<String, Failure> {
     let near = near_misses(CHAPTERS, what);
     let hint = if near.is_empty() { "see `shmcheck list`".to_owned() } else { format!("near: {}", near.join(", ")) };
     Err(Failure::Nothing(format!("there is no probe or chapter {what:?}; {hint}")))
+}
+
+fn scenario(id: &str) -> Option<&'static Scenario> {
+    shmcheck_probes::scenarios().into_iter().find(|scenario| scenario.probe.id == id)
 }
 
 fn roadmap() -> String {
@@ -63,7 +70,9 @@ fn roadmap() -> String {
 
 fn of_chapter(chapter: &Chapter) -> String {
     let mut text = format!("{}  {}\n\n{}\n", chapter.number, chapter.title, paragraph(chapter.intro, "", WIDTH));
-    for probe in chapter.probes() {
+    let of_scenarios = shmcheck_probes::scenarios().into_iter().map(|scenario| &scenario.probe);
+    let is_of = |probe: &&Probe| shmcheck_probes::chapter_of(probe).is_some_and(|own| own.name == chapter.name);
+    for probe in chapter.probes().chain(of_scenarios.filter(is_of)) {
         let _ = write!(text, "\n{}\n    {}\n", probe.id, probe.title);
     }
     text
@@ -72,7 +81,10 @@ fn of_chapter(chapter: &Chapter) -> String {
 fn of_probe(probe: &'static Probe) -> String {
     let mut text = format!("{}\n{}\n\n", probe.id, probe.title);
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("; ");
+    let parties =
+        scenario(probe.id).map(|scenario| scenario.parties.iter().map(|party| party.name).collect::<Vec<_>>());
     let place = match probe.isolate {
+        _ if parties.is_some() => "constellations, a party in each environment: --on A+B",
         Isolate::Fresh => "IPC and mount namespaces of its own where it can have them",
         Isolate::FreshOnly => "IPC and mount namespaces of its own, or not at all",
         Isolate::Cell => "the environment's own namespaces",
@@ -86,6 +98,7 @@ fn of_probe(probe: &'static Probe) -> String {
         ("calls", list(&mut probe.calls.iter().map(|call| call.name().to_owned()))),
         ("needs", list(&mut probe.needs.iter().map(ToString::to_string))),
         ("runs in", place.to_owned()),
+        ("parties", parties.unwrap_or_default().join(", ")),
         ("again", format!("shmcheck run {}", probe.id)),
         ("source", format!("{}:{}", probe.location.file(), probe.location.line())),
     ] {

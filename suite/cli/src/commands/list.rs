@@ -6,9 +6,9 @@ use crate::failure::{Failure, Outcome};
 use crate::output::Streams;
 use serde::Serialize;
 use shmcheck_probe::{Chapter, Excluded, Probe};
-use shmcheck_probes::CHAPTERS;
+use shmcheck_probes::{CHAPTERS, containers, scenarios};
 use shmcheck_protocol::{Facts, unmet};
-use shmcheck_runner::select::{Filter, select};
+use shmcheck_runner::select::{Filter, FilterError, select_all};
 use std::io::Write;
 
 /// A probe as `--format json` shows it.
@@ -47,7 +47,7 @@ pub(crate) fn list(args: &ListArgs, _style: Streams) -> Outcome {
         return Ok(0);
     }
     let filters = args.filters.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let chosen = select(CHAPTERS, &filters)?;
+    let chosen = selected(&filters)?;
     let facts = args.on.as_deref().map(facts::of).transpose()?;
     match args.format {
         ListFormat::Json => {
@@ -58,6 +58,14 @@ pub(crate) fn list(args: &ListArgs, _style: Streams) -> Outcome {
     }
     out.flush()?;
     Ok(0)
+}
+
+/// Probes and the claims of scenarios.
+fn selected(filters: &[Filter]) -> Result<Vec<&'static Probe>, FilterError> {
+    let scenarios = scenarios();
+    let selection = select_all(CHAPTERS, (&containers::CHAPTER, &scenarios), filters)?;
+    let of_scenarios = selection.scenarios.into_iter().map(|scenario| &scenario.probe);
+    Ok(selection.probes.into_iter().chain(of_scenarios).collect())
 }
 
 fn json(out: &mut impl Write, value: &impl Serialize) -> Result<(), Failure> {
@@ -83,6 +91,9 @@ fn listed(probe: &'static Probe, facts: Option<&Facts>) -> Listed {
 
 fn isolation(probe: &Probe) -> &'static str {
     use shmcheck_probe::Isolate;
+    if scenarios().iter().any(|scenario| scenario.probe.id == probe.id) {
+        return "constellation";
+    }
     match probe.isolate {
         Isolate::Fresh => "fresh",
         Isolate::FreshOnly => "fresh-only",
@@ -94,7 +105,8 @@ fn isolation(probe: &Probe) -> &'static str {
 fn human(out: &mut impl Write, chosen: &[&'static Probe], facts: Option<&Facts>) -> Result<(), Failure> {
     let mut skipped = 0;
     for chapter in CHAPTERS {
-        let probes: Vec<_> = chosen.iter().filter(|probe| chapter.probes().any(|other| other.id == probe.id)).collect();
+        let is_of = |probe: &&&Probe| shmcheck_probes::chapter_of(probe).is_some_and(|own| own.name == chapter.name);
+        let probes: Vec<_> = chosen.iter().filter(is_of).collect();
         if probes.is_empty() {
             continue;
         }

@@ -6,15 +6,17 @@ use crate::live::{Live, Watcher};
 use crate::output::Streams;
 use crate::progress::Progress;
 use crate::sources;
-use shmcheck_probes::CHAPTERS;
+use shmcheck_probes::{CHAPTERS, containers};
 use shmcheck_protocol::{Program, Report, SCHEMA_VERSION, Summary};
 use shmcheck_report::exit::{Demands, ending};
 use shmcheck_report::ndjson::{Ndjson, RunEvent};
 use shmcheck_report::{html, json, junit, markdown, tap};
+use shmcheck_runner::Constellation;
+use shmcheck_runner::effective::SETTINGS;
 use shmcheck_runner::environments;
 use shmcheck_runner::journal::Journal;
-use shmcheck_runner::run::{Order, Planned};
-use shmcheck_runner::select::{Filter, select};
+use shmcheck_runner::run::{Order, Planned, Scenarios};
+use shmcheck_runner::select::{Filter, Selection, select_all};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,9 +26,19 @@ use std::time::SystemTime;
 /// Runs the selection and says what came of it.
 pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
     let filters = args.filters.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
-    let probes = select(CHAPTERS, &filters)?;
+    let known = shmcheck_probes::scenarios();
+    let Selection { probes, scenarios } = select_all(CHAPTERS, (&containers::CHAPTER, &known), &filters)?;
     let required = Required::parse(&args.require)?;
-    let cells = plan(args, &required)?;
+    let means_setting = SETTINGS.iter().any(|setting| filters.iter().any(|filter| filter.matches_id(setting.id)));
+    let cells = if probes.is_empty() && !means_setting { Vec::new() } else { plan(args, &required)? };
+    let constellations = if scenarios.is_empty() { Vec::new() } else { constellations(args, &required)? };
+    if cells.is_empty() && constellations.is_empty() {
+        return Err(Failure::Nothing(mismatch(scenarios.is_empty()).to_owned()));
+    }
+    let selected = probes.len() + scenarios.len();
+    let environments = cells.iter().map(|cell| cell.spec.to_string());
+    let environments = environments.chain(constellations.iter().map(ToString::to_string)).collect();
+    let scenarios = Scenarios { scenarios, constellations };
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     let mut files = open_reports(&args.report)?;
     let journal = Journal::begin().map_err(|e| Failure::Internal(e.to_string()))?;
@@ -42,17 +54,17 @@ pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
         stop: Arc::new(AtomicBool::new(false)),
     };
     let interrupted = listen_for_interrupts(&order.stop)?;
-    let progress = Progress::new(!args.no_progress && args.format != Format::Ndjson, order.probes.len());
+    let progress = Progress::new(!args.no_progress && args.format != Format::Ndjson, selected);
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let live = Live::begin(args, style, &order, &cells, &started)?;
+    let live = Live::begin(args, style, selected, environments, &started)?;
     let watcher = Watcher { progress, live: Mutex::new(live), closed: Arc::clone(&order.stop) };
-    let outcome = shmcheck_runner::run::run(&cells, &order, &watcher);
+    let outcome = shmcheck_runner::run::run_all(&cells, &scenarios, &order, &watcher);
     let mut report = Report {
         schema_version: SCHEMA_VERSION,
         program: program(),
         started,
         host: host_name(),
-        summary: Summary::of(order.probes.len(), &outcome.cells),
+        summary: Summary::of(selected, &outcome.cells),
         cells: outcome.cells,
         interrupted: interrupted.load(Ordering::Relaxed) > 0,
         exit_code: 0,
@@ -88,7 +100,9 @@ impl Required {
             .collect();
         for word in words {
             let name = word.split(':').next().unwrap_or_default();
-            if environments::find(name).is_some() {
+            if let Some(constellation) = Constellation::parse(word) {
+                required.environments.push(constellation?.to_string());
+            } else if environments::find(name).is_some() {
                 let (_, spec) = environments::parse(word)?;
                 required.environments.push(spec.to_string());
             } else if kinds.iter().any(|need| need == word || need.split(':').next() == Some(word)) {
@@ -115,13 +129,35 @@ fn plan(args: &RunArgs, required: &Required) -> Result<Vec<Planned>, Failure> {
     // What is required is run, also where it was not asked for in other words.
     words.extend(required.environments.iter().cloned());
     let mut cells: Vec<Planned> = Vec::new();
-    for word in &words {
+    for word in words.iter().filter(|word| Constellation::parse(word).is_none()) {
         let (environment, spec) = environments::parse(word)?;
         if !cells.iter().any(|cell| cell.spec == spec) {
             cells.push(Planned { environment, spec });
         }
     }
     Ok(cells)
+}
+
+/// The constellations: those asked for; where nothing is said, the usual ones.
+fn constellations(args: &RunArgs, required: &Required) -> Result<Vec<Constellation>, Failure> {
+    let mut all = if args.on.is_empty() { Constellation::defaults() } else { Vec::new() };
+    for word in args.on.iter().chain(&required.environments) {
+        if let Some(constellation) = Constellation::parse(word).transpose()?
+            && !all.iter().any(|other| other.to_string() == constellation.to_string())
+        {
+            all.push(constellation);
+        }
+    }
+    Ok(all)
+}
+
+/// What is wrong where the selection and the environments do not meet.
+fn mismatch(only_probes: bool) -> &'static str {
+    if only_probes {
+        "a constellation A+B runs scenarios, and none is selected; see `shmcheck list 'scenario.*'`"
+    } else {
+        "scenarios need a constellation such as --on host+sandbox, and none is named"
+    }
 }
 
 /// A report read back; what is wrong with it is the caller's to mend.
