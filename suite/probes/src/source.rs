@@ -2,13 +2,13 @@
 
 use shmcheck_probe::Probe;
 
-/// Every source file of this crate by its path below the crate's folder.
-const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
+/// Every source file of this crate, packed by the build script: name, length and text, one after the other.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sources.bin"));
 
 /// The item that defines the probe, and the functions behind it up to the next item that is no function.
 pub fn of(probe: &Probe) -> Option<String> {
-    let path = probe.location.file();
-    let (_, text) = FILES.iter().find(|(name, _)| path.ends_with(name))?;
+    let all = unpack()?;
+    let text = file(&all, probe.location.file())?;
     let lines: Vec<&str> = text.lines().collect();
     let at = (probe.location.line() as usize).checked_sub(1).filter(|at| *at < lines.len())?;
     let start = (0..=at).rev().find(|n| begins_item(lines[*n]))?;
@@ -18,6 +18,24 @@ pub fn of(probe: &Probe) -> Option<String> {
         end = item_end(&lines, end + 1)?;
     }
     Some(lines[start..=end].iter().flat_map(|line| [line, "\n"]).collect())
+}
+
+fn unpack() -> Option<String> {
+    String::from_utf8(miniz_oxide::inflate::decompress_to_vec(PACKED).ok()?).ok()
+}
+
+/// The text of the file whose path ends as `path` does.
+fn file<'a>(all: &'a str, path: &str) -> Option<&'a str> {
+    let mut rest = all;
+    loop {
+        let (name, tail) = rest.split_once('\n')?;
+        let (length, tail) = tail.split_once('\n')?;
+        let (text, tail) = tail.split_at_checked(length.parse().ok()?)?;
+        if path.ends_with(name) {
+            return Some(text);
+        }
+        rest = tail;
+    }
 }
 
 fn begins_item(line: &str) -> bool {
