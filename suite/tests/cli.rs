@@ -32,10 +32,7 @@ fn words_and_exit_codes() {
 /// Every example of the README that is marked as console is run.
 #[test]
 fn examples_of_the_readme() {
-    trycmd::TestCases::new()
-        .register_bin("shmcheck", support::program())
-        .env("NO_COLOR", "1")
-        .case("../../README.md");
+    trycmd::TestCases::new().register_bin("shmcheck", support::program()).env("NO_COLOR", "1").case("../../README.md");
 }
 
 #[test]
@@ -86,7 +83,14 @@ fn reports_of_one_run_agree() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = |name: &str| folder.path().join(name).display().to_string();
     let json = path("run.json");
-    let targets = [("json", "run.json"), ("junit", "run.xml"), ("tap", "run.tap"), ("html", "run.html"), ("ndjson", "run.ndjson"), ("markdown", "run.md")];
+    let targets = [
+        ("json", "run.json"),
+        ("junit", "run.xml"),
+        ("tap", "run.tap"),
+        ("html", "run.html"),
+        ("ndjson", "run.ndjson"),
+        ("markdown", "run.md"),
+    ];
     let mut command = shmcheck().args(["run", "sysv.shm.get.*", "--on", "host", "--no-progress"]);
     for (format, file) in targets {
         command = command.args(["--report", &format!("{format}={}", path(file))]);

@@ -78,10 +78,7 @@ fn comparable(facts: &Facts) -> impl PartialEq + std::fmt::Debug + use<> {
 #[case::no_ipc("docker:ipc=none", |request: Request| with_ipc(request, "none"))]
 #[case::host_ipc("docker:ipc=host", |request: Request| with_ipc(request, "host"))]
 #[serial(docker)]
-fn the_api_gives_what_the_command_line_gives(
-    #[case] environment: &str,
-    #[case] change: fn(Request) -> Request,
-) {
+fn the_api_gives_what_the_command_line_gives(#[case] environment: &str, #[case] change: fn(Request) -> Request) {
     if !docker() {
         return;
     }
@@ -120,10 +117,7 @@ fn every_probe_has_the_same_outcome_by_the_api() {
 #[case::private(|request: Request| with_ipc(request, "private"), false)]
 #[case::shareable(|request: Request| with_ipc(request, "shareable"), false)]
 #[serial(docker)]
-fn a_segment_of_the_host_is_seen(
-    #[case] change: fn(Request) -> Request,
-    #[case] seen: bool,
-) {
+fn a_segment_of_the_host_is_seen(#[case] change: fn(Request) -> Request, #[case] seen: bool) {
     if !docker() {
         return;
     }
