@@ -7,8 +7,7 @@ const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"))
 
 /// The item that defines the probe, and the functions behind it up to the next item that is no function.
 pub fn of(probe: &Probe) -> Option<String> {
-    let path = probe.location.file();
-    let (_, text) = FILES.iter().find(|(name, _)| path.ends_with(name))?;
+    let text = file_of(probe)?;
     let lines: Vec<&str> = text.lines().collect();
     let at = (probe.location.line() as usize).checked_sub(1).filter(|at| *at < lines.len())?;
     let start = (0..=at).rev().find(|n| begins_item(lines[*n]))?;
@@ -18,6 +17,18 @@ pub fn of(probe: &Probe) -> Option<String> {
         end = item_end(&lines, end + 1)?;
     }
     Some(lines[start..=end].iter().flat_map(|line| [line, "\n"]).collect())
+}
+
+/// What the file that defines the probe is about: the first sentence of its own documentation.
+pub fn about(probe: &Probe) -> Option<String> {
+    let lines = file_of(probe)?.lines().map_while(|line| line.strip_prefix("//!"));
+    let text = lines.map(str::trim).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    Some(text.split_once(". ").map_or(text.as_str(), |(first, _)| first).to_owned())
+}
+
+fn file_of(probe: &Probe) -> Option<&'static str> {
+    let path = probe.location.file();
+    FILES.iter().find(|(name, _)| path.ends_with(name)).map(|(_, text)| *text)
 }
 
 fn begins_item(line: &str) -> bool {
