@@ -16,7 +16,6 @@ const NO_KEY: c_long = 0x5fff_fffe;
 type Control = (&'static [c_long], i32);
 
 /// The control experiments of a call.
-#[expect(clippy::too_many_lines, reason = "one line of data per call")]
 fn controls(call: Sys) -> &'static [Control] {
     match call {
         Sys::Shmget => &[(&[NO_KEY, 0, 0], ENOENT), (&[0, 0, 0], EINVAL)],
@@ -72,6 +71,9 @@ fn controls(call: Sys) -> &'static [Control] {
         Sys::Vmsplice => &[(&[-1, 0, 0, 0], EBADF)],
         Sys::Sendfile => &[(&[-1, -1, 0, 0], EBADF)],
         Sys::Mseal => &[(&[1, 0, 0], EINVAL)],
+        Sys::FutexWake => &[(&[1, 1, 1, 2], EINVAL)],
+        Sys::FutexWait => &[(&[1, 0, 1, 2, 0, 0], EINVAL)],
+        Sys::FutexRequeue => &[(&[0, 1, 0, 0], EINVAL)],
     }
 }
 

@@ -178,7 +178,7 @@ impl Map {
 
     /// The aligned 32-bit word at `offset` as an atomic: for counters between processes and futexes.
     pub fn atomic(&self, offset: usize) -> &AtomicU32 {
-        assert!(offset % 4 == 0 && offset + 4 <= self.length, "offset {offset} is no word of this mapping");
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.length, "offset {offset} is no word of this mapping");
         // SAFETY: aligned, inside the mapping, and memory shared between processes is only accessed atomically there.
         unsafe { AtomicU32::from_ptr((self.address + offset) as *mut u32) }
     }

@@ -95,6 +95,5 @@ fn refused_call(need: Need, call: &str, facts: &Facts) -> Option<Unmet> {
 }
 
 fn holds(set: &[String], cap: Capability) -> bool {
-    let name = cap.to_string();
-    set.iter().any(|held| *held == name)
+    set.contains(&cap.to_string())
 }

@@ -56,11 +56,8 @@ impl Session {
         let (sender, lines) = sync_channel(256);
         std::thread::spawn(move || {
             let mut reader = BufReader::new(stdout_read);
-            loop {
-                let line = match read_line(&mut reader) {
-                    Ok(Some(bytes)) => parse(&bytes),
-                    Ok(None) | Err(_) => break,
-                };
+            while let Ok(Some(bytes)) = read_line(&mut reader) {
+                let line = parse(&bytes);
                 let hopeless = matches!(line, Line::Rubbish(_));
                 // After rubbish the stream cannot be trusted to be in step; nothing more is read from it.
                 if sender.send(line).is_err() || hopeless {

@@ -1,6 +1,5 @@
 //! What the tests share: cells run by the runner with the program under test.
 
-#![expect(clippy::allow_attributes, reason = "which part a test target uses differs, so an expectation would not hold")]
 #![allow(dead_code, reason = "each test target uses a part of this")]
 
 use shmcheck_probe::Probe;

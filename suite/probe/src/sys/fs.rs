@@ -72,8 +72,11 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let mut ends = [0; 2];
     // SAFETY: the array has room for two descriptors.
     ret("pipe2", unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: the call returned two descriptors that nobody else owns.
-    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+    // SAFETY: the call returned a descriptor that nobody else owns.
+    let reading = unsafe { OwnedFd::from_raw_fd(ends[0]) };
+    // SAFETY: as above.
+    let writing = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+    Ok((reading, writing))
 }
 
 /// Waits until `fd` can be read (or its other end is closed), at most `millis`; false when the time is over.
