@@ -39,9 +39,10 @@ pub(crate) fn of_chapter(chapter: &Chapter) -> String {
     let _ = writeln!(page, "{words}: {}", code(&format!("shmcheck run @{}", chapter.name)));
     for file in chapter.files {
         let Some(first) = file.first() else { continue };
-        let about = shmcheck_probes::source::about(first).unwrap_or_default();
-        let about = if about.is_empty() { first.location.file().to_owned() } else { about };
-        let _ = writeln!(page, "\n## {}", escape(about.trim_end_matches('.')));
+        // A file's own documentation is Markdown already.
+        let about = shmcheck_probes::source::about(first).filter(|about| !about.is_empty());
+        let about = about.unwrap_or_else(|| code(first.location.file()));
+        let _ = writeln!(page, "\n## {}", about.trim_end_matches('.'));
         for probe in *file {
             page.push('\n');
             page.push_str(&of_probe(probe));
@@ -108,12 +109,26 @@ fn clause(clause: &Clause) -> String {
         }
         Source::Posix => format!("POSIX.1-2017 {}", escape(clause.document)),
         Source::Kernel => format!("Linux, {}", code(clause.document)),
-        Source::Doc => escape(clause.document),
+        Source::Doc => link_doc(clause.document),
     };
     if !clause.section.is_empty() {
         let _ = write!(text, ", {}", escape(clause.section));
     }
     text
+}
+
+/// Kernel documentation, man pages and threads with a link; anything else as it is.
+fn link_doc(document: &str) -> String {
+    let text = escape(document);
+    if let Some(path) = document.strip_prefix("Documentation/").and_then(|path| path.strip_suffix(".rst")) {
+        return format!("[{text}](https://docs.kernel.org/{path}.html)");
+    }
+    match document.split_once('#') {
+        Some((repository, thread)) if repository.contains('/') && !repository.contains(' ') => {
+            format!("[{text}](https://github.com/{repository}/issues/{thread})")
+        }
+        _ => link_man(document),
+    }
 }
 
 /// `shmget(2)` with a link to the page; as it is where it is not of that form.
@@ -189,6 +204,13 @@ mod tests {
         let man = shmcheck_probe::man("shmget(2)", "EEXIST");
         assert_eq!(clause(&man), "[shmget(2)](https://man7.org/linux/man-pages/man2/shmget.2.html), EEXIST");
         assert_eq!(clause(&shmcheck_probe::kernel("ipc/shm.c", "do_shmat")), "Linux, `ipc/shm.c`, do_shmat");
-        assert_eq!(clause(&shmcheck_probe::doc("moby#2606", "")), "moby#2606");
+        let doc = |document| clause(&shmcheck_probe::doc(document, ""));
+        assert_eq!(doc("moby#2606"), "moby#2606");
+        assert_eq!(doc("docker/cli#6630"), "[docker/cli#6630](https://github.com/docker/cli/issues/6630)");
+        assert_eq!(doc("tmpfs(5)"), "[tmpfs(5)](https://man7.org/linux/man-pages/man5/tmpfs.5.html)");
+        assert_eq!(
+            doc("Documentation/filesystems/tmpfs.rst"),
+            "[Documentation/filesystems/tmpfs.rst](https://docs.kernel.org/filesystems/tmpfs.html)"
+        );
     }
 }
