@@ -14,9 +14,11 @@ struct Announced {
 /// Judges one record.
 pub fn judge(probe: &Probe, declared: &Declared, mut record: Record) -> Result {
     let announced: Vec<Announced> = probe
-        .calls
-        .iter()
-        .filter_map(|call| Some(Announced { call: call.name(), refusal: declared.refusal(*call)? }))
+        .all_needs()
+        .filter_map(|need| match need {
+            Need::Call(call) => Some(Announced { call: call.name(), refusal: declared.refusal(call)? }),
+            _ => None,
+        })
         .collect();
     reattribute(&announced, &mut record);
     let certain = announced.iter().find(|a| matches!(a.refusal, Refusal::Always(_)));

@@ -2,6 +2,7 @@
 
 use globset::{Glob, GlobMatcher};
 use shmcheck_probe::{Chapter, Probe, Scenario, Sys};
+use std::collections::BTreeSet;
 
 /// One filter of the command line.
 #[derive(Debug)]
@@ -146,10 +147,13 @@ pub fn select_all(
 /// Ids and chapters that look like `text`.
 pub fn near_misses(chapters: &[&'static Chapter], text: &str) -> Vec<String> {
     let settings = crate::effective::SETTINGS.iter().map(|setting| setting.id.to_owned());
-    let words = chapters
-        .iter()
-        .map(|c| format!("@{}", c.name))
-        .chain(chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()).chain(settings));
+    // A glob is held against globs: what ids have before their last dot.
+    let as_meant = |id: &str| match id.rsplit_once('.') {
+        Some((head, _)) if text.contains('*') => format!("{head}.*"),
+        _ => id.to_owned(),
+    };
+    let ids: BTreeSet<String> = chapters.iter().flat_map(|c| c.probes()).map(|p| as_meant(p.id)).collect();
+    let words = chapters.iter().map(|c| format!("@{}", c.name)).chain(ids).chain(settings);
     alike_words(text, words)
 }
 
@@ -158,7 +162,7 @@ fn alike_words(text: &str, words: impl Iterator<Item = String>) -> Vec<String> {
     let plain: String = text.chars().filter(|c| !matches!(c, '@' | '!' | '*' | '?' | '[' | ']' | '{' | '}')).collect();
     let plain = plain.trim_end_matches('.');
     let mut scored: Vec<(f64, String)> = words
-        .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@')), word))
+        .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@').trim_end_matches(".*")), word))
         .filter(|(score, _)| *score > 0.75)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
