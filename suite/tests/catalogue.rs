@@ -12,9 +12,7 @@ const TO_COME: &[&str] = &[
     "pidfd_getfd(2)",
     "process_vm_readv(2)",
     "set_mempolicy(2)",
-    "setns(2)",
     "unix(7)",
-    "unshare(2)",
 ];
 
 #[test]

@@ -97,12 +97,16 @@ impl Season<'_> {
             .zip(&troupe.members)
             .map(|(party, member)| (&party.spec, &member.launch.declared))
             .collect();
-        let performed = match self.expected(scenario, &parties) {
-            Ok(values) => troupe.perform(scenario, values, self.order),
-            Err(stop) => Performed { record: Record::new(scenario.probe.id, Err(stop), 0), party: 0, intact: true },
+        // What is not performed ends nobody.
+        let (performed, ends) = match self.expected(scenario, &parties) {
+            Ok(values) => (troupe.perform(scenario, values, self.order), scenario.ends_a_party()),
+            Err(stop) => {
+                let record = Record::new(scenario.probe.id, Err(stop), 0);
+                (Performed { record, party: 0, intact: true }, false)
+            }
         };
         let declared = &troupe.members[performed.party].launch.declared;
-        (judge(&scenario.probe, declared, performed.record), performed.intact && !scenario.ends_a_party())
+        (judge(&scenario.probe, declared, performed.record), performed.intact && !ends)
     }
 
     /// What the declared configuration lets the steps expect; a skip where the scenario says nothing of it.

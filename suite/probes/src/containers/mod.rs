@@ -1,6 +1,10 @@
 //! Chapter 10: containers, namespaces, security.
 
 mod devshm;
+mod full;
+mod identity;
+mod ipc_namespace;
+mod refused;
 mod scenarios;
 
 use shmcheck_probe::Chapter;
@@ -18,6 +22,6 @@ pub const CHAPTER: Chapter = Chapter {
             both at once. User and pid namespaces translate who made what; capabilities reach only as far as the user \
             namespace that owns the IPC namespace. Scenarios put two parties into different environments and hold what \
             one sees of the other against what was declared.",
-    files: &[devshm::PROBES],
-    excluded: &[],
+    files: &[ipc_namespace::PROBES, identity::PROBES, refused::PROBES, devshm::PROBES],
+    excluded: refused::EXCLUDED,
 };

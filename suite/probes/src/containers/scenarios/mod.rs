@@ -1,12 +1,16 @@
 //! Scenarios: claims about two parties in different environments.
 
+mod identity;
+mod lifetime;
 mod posix;
+mod sync;
 mod sysv;
 
 use shmcheck_probe::{Party, Scenario};
 
 /// All scenarios of the chapter, a table for each file.
-pub(crate) const SCENARIOS: &[&[&Scenario]] = &[sysv::SCENARIOS, posix::SCENARIOS];
+pub(crate) const SCENARIOS: &[&[&Scenario]] =
+    &[sysv::SCENARIOS, posix::SCENARIOS, identity::SCENARIOS, sync::SCENARIOS, lifetime::SCENARIOS];
 
 /// The party that makes an object.
 const MAKER: usize = 0;
