@@ -8,12 +8,16 @@ use crate::run::Order;
 use crate::session::{Heard, Session};
 use shmcheck_probe::{Act, Scenario, Stop, Values, Verdict};
 use shmcheck_protocol::{Event, Facts, Inventory, Record, Request};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most parties of a constellation; their numbers among containers are counted in it.
 const MOST_PARTIES: usize = 16;
 /// Where the numbers of parties begin: no cell of a run has such a number.
 const FIRST_NUMBER: usize = 1_000_000;
+
+/// How long an environment that is to end before the others may take: its agent ends at once, but Podman's client then
+/// waits for the containers that joined it, which are to stay.
+const EARLY_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A party's agent.
 pub(crate) struct Member {
@@ -104,7 +108,7 @@ impl Troupe {
                     (record, _) = self.act(step.party, &Request::Leave { killed: true }, order)?;
                     self.members[step.party].entered = false;
                 }
-                Act::Ends => self.members[step.party].end(),
+                Act::Ends => self.members[step.party].end(EARLY_PATIENCE),
             }
             duration += record.duration_us;
             if record.outcome != Verdict::Pass {
@@ -188,9 +192,12 @@ impl Troupe {
     }
 
     /// Ends the agents, the last first: it may be in the first one's container.
-    pub(crate) fn dismiss(self) {
-        for mut member in self.members.into_iter().rev() {
-            member.end();
+    pub(crate) fn dismiss(mut self) {
+        let early: Vec<bool> = self.members.iter().map(|member| member.session.is_none()).collect();
+        self.members.iter_mut().rev().for_each(|member| member.end(END_PATIENCE));
+        // Podman keeps a donor's container while another is joined to it; now none is.
+        for (member, _) in self.members.iter().zip(early).filter(|(_, early)| *early) {
+            member.launch.undo();
         }
     }
 }
@@ -202,10 +209,10 @@ struct Lost {
 }
 
 impl Member {
-    fn end(&mut self) {
+    fn end(&mut self, patience: Duration) {
         self.entered = false;
         if let Some(session) = self.session.take()
-            && session.end(END_PATIENCE).is_none()
+            && session.end(patience).is_none()
         {
             self.launch.undo();
         }
