@@ -1,5 +1,6 @@
 //! The catalogue itself: ids, titles, clauses, and every documented error provoked or excluded with a reason.
 
+use shmcheck_probe::Probe;
 use shmcheck_probes::CHAPTERS;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,9 +16,27 @@ const TO_COME: &[&str] = &[
     "unix(7)",
 ];
 
+/// Probes, and the claims of scenarios.
+fn claims() -> impl Iterator<Item = &'static Probe> {
+    shmcheck_probes::catalogue().into_iter().chain(shmcheck_probes::scenarios().into_iter().map(|s| &s.probe))
+}
+
+#[test]
+fn scenarios_are_complete() {
+    for scenario in shmcheck_probes::scenarios() {
+        let id = scenario.probe.id;
+        assert!(id.starts_with("scenario."), "{id}: ids of scenarios begin with their area");
+        assert!(scenario.parties.len() > 1, "{id}: a claim about one party is a probe");
+        for party in 0..scenario.parties.len() {
+            assert!(scenario.steps.iter().any(|step| step.party == party), "{id}: party {party} has no step");
+        }
+        assert!(scenario.steps.iter().all(|step| step.party < scenario.parties.len()), "{id}: a step of nobody");
+    }
+}
+
 #[test]
 fn ids_are_well_formed() {
-    for probe in shmcheck_probes::catalogue() {
+    for probe in claims() {
         let parts: Vec<&str> = probe.id.split('.').collect();
         assert!(parts.len() >= 3, "{}: area, object, call or claim", probe.id);
         let word = |part: &&str| {
@@ -30,7 +49,7 @@ fn ids_are_well_formed() {
 #[test]
 fn texts_say_what_they_must() {
     let mut titles = BTreeMap::new();
-    for probe in shmcheck_probes::catalogue() {
+    for probe in claims() {
         let length = probe.title.chars().count();
         assert!((10..=72).contains(&length), "{}: the title has {length} characters", probe.id);
         assert!(!probe.title.ends_with('.'), "{}: a title is no sentence with a full stop", probe.id);
@@ -88,8 +107,7 @@ fn every_documented_error_is_provoked_or_excluded() {
 /// The list of probes: a changed or removed id shows in review. Ids are forever.
 #[test]
 fn ids_are_as_recorded() {
-    let list: Vec<String> =
-        shmcheck_probes::catalogue().iter().map(|probe| format!("{}\n    {}", probe.id, probe.title)).collect();
+    let list: Vec<String> = claims().map(|probe| format!("{}\n    {}", probe.id, probe.title)).collect();
     insta::with_settings!({ prepend_module_to_snapshot => false, omit_expression => true }, {
         insta::assert_snapshot!("catalogue", list.join("\n"));
     });
