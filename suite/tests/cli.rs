@@ -109,7 +109,7 @@ fn list_in_json_has_calls_and_errnos() {
     let output = shmcheck().args(["list", "--format", "json"]).output().expect("it runs");
     let listed: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
     let listed = listed.as_array().expect("it is a list");
-    assert_eq!(listed.len(), shmcheck_probes::catalogue().len());
+    assert_eq!(listed.len(), shmcheck_probes::catalogue().len() + shmcheck_probes::scenarios().len());
     let provokes = |probe: &serde_json::Value| probe["provokes"].as_array().is_some_and(|pairs| !pairs.is_empty());
     assert!(listed.iter().any(provokes), "no probe names an errno");
     assert!(listed.iter().any(|probe| probe["calls"][0] == "shmget"), "no probe names shmget");
