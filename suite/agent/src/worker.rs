@@ -250,7 +250,7 @@ fn pidfd(pid: libc::pid_t) -> Option<OwnedFd> {
 }
 
 /// Ends and reaps every descendant; names those that did not end by themselves.
-fn reap_descendants() -> Option<String> {
+pub(crate) fn reap_descendants() -> Option<String> {
     let start = Instant::now();
     let mut stubborn = String::new();
     loop {
