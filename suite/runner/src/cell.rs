@@ -1,5 +1,6 @@
 //! One cell: an agent started, its facts taken, its probes run, its records judged, its leftovers counted.
 
+use crate::declared::Filter;
 use crate::environment::Tools;
 use crate::judge::{judge, judge_setting};
 use crate::launch::{Launch, RUN_VARIABLE};
@@ -49,7 +50,10 @@ pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Obser
                         cell.results.push(record);
                     }
                 }
-                Ok(visit) => visit.carry_out(&launch, number, order, observer, &mut cell),
+                Ok(visit) => {
+                    planned.environment.learn(&mut launch);
+                    visit.carry_out(&mut launch, number, order, observer, &mut cell);
+                }
             }
             launch.undo_if_needed(&cell);
         }
@@ -111,13 +115,24 @@ impl Visit {
         Err(trouble)
     }
 
-    fn carry_out(mut self, launch: &Launch, number: usize, order: &Order, observer: &dyn Observer, cell: &mut Cell) {
+    fn carry_out(
+        mut self,
+        launch: &mut Launch,
+        number: usize,
+        order: &Order,
+        observer: &dyn Observer,
+        cell: &mut Cell,
+    ) {
         let environment = cell.environment.clone();
         observer.facts(number, cell, &self.facts);
         let settings = effective::records(&launch.declared, &self.facts);
         for result in settings.into_iter().map(judge_setting) {
             observer.result(number, &environment, &result);
             cell.results.push(result);
+        }
+        // A filter that is not in force is a finding of its own, `declared.seccomp`; the probes are not to repeat it.
+        if self.facts.seccomp_mode != 2 {
+            launch.declared.seccomp = Filter::Unsaid;
         }
         let (records, problem) = self.collect(order, |record| {
             let probe = order.probes.iter().find(|probe| probe.id == record.id)?;

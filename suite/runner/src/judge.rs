@@ -24,7 +24,7 @@ pub fn judge(probe: &Probe, declared: &Declared, mut record: Record) -> Result {
     let (as_expected, expected, because) = match record.outcome {
         Verdict::Pass => match certain {
             None => (true, expected, String::new()),
-            Some(a) => (false, expected, format!("the declared seccomp profile refuses {}, and it was not", a.call)),
+            Some(a) => (false, expected, format!("{} refuses {}, and it was not", declared.filter(), a.call)),
         },
         Verdict::Blocked => blocked(&announced, declared, &record.detail),
         Verdict::Skip => match promised(probe, declared, &record.detail) {
@@ -78,19 +78,22 @@ fn blocked(announced: &[Announced], declared: &Declared, detail: &Detail) -> (bo
     match announced.iter().find(|a| a.call == call).map(|a| a.refusal) {
         Some(Refusal::Always(wanted)) => {
             let wanted = wanted.map_or("SIGSYS", errno_name);
-            let because = format!("the declared seccomp profile refuses {call} with {wanted}");
+            let because = format!("{} refuses {call} with {wanted}", declared.filter());
             (wanted == errno, Expected::Blocked, because)
         }
         Some(Refusal::Sometimes(_)) => {
-            (true, Expected::Blocked, format!("the declared seccomp profile refuses {call} for some arguments"))
+            (true, Expected::Blocked, format!("{} refuses {call} for some arguments", declared.filter()))
         }
-        Some(Refusal::Perhaps) => {
-            (true, Expected::Blocked, format!("the engine's default seccomp profile refuses {call}"))
-        }
+        Some(Refusal::Perhaps) => (true, Expected::Blocked, format!("{} may refuse {call}", declared.filter())),
         None if matches!(declared.seccomp, crate::declared::Filter::Unsaid) => {
             (true, Expected::Pass, "nothing was declared of seccomp".to_owned())
         }
-        None => (false, Expected::Pass, format!("the declared seccomp filter does not refuse {call}")),
+        // Behind a filter, a kernel or a runtime's libseccomp without the call looks as if the filter refused it.
+        None if errno == errno_name(libc::ENOSYS) => {
+            let because = format!("{} allows {call}: this kernel or the runtime does not know it", declared.filter());
+            (true, Expected::Pass, because)
+        }
+        None => (false, Expected::Pass, format!("{} does not refuse {call}", declared.filter())),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// User and group the program is started as; `None` for the runner's own.
     pub user: Option<(u32, u32)>,
+    /// The container's name; `None` where there is none.
+    pub container: Option<String>,
     /// What the environment was asked for.
     pub declared: Declared,
     /// Command lines that end what the program may leave behind when it is killed.
@@ -27,7 +29,15 @@ impl Launch {
     pub fn own(exe: &std::path::Path, args: &[&str], declared: Declared) -> Self {
         let mut all = vec!["agent".to_owned()];
         all.extend(args.iter().map(|arg| (*arg).to_owned()));
-        Self { program: exe.display().to_string(), args: all, env: Vec::new(), user: None, declared, undo: Vec::new() }
+        Self {
+            program: exe.display().to_string(),
+            args: all,
+            env: Vec::new(),
+            user: None,
+            container: None,
+            declared,
+            undo: Vec::new(),
+        }
     }
 
     /// Runs a command line with this launch's user and variables, and gives its trimmed output or what it complained.

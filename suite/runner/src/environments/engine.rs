@@ -1,11 +1,12 @@
 //! Container engines with Docker's command line: docker and podman share it but for a few words.
 
+use super::handed;
 use super::identity::{accounts, with_subordinate_ids};
 use super::image::{Client, LABEL};
-use crate::declared::{Declared, Filter, Ipc, cap_names, parse_ulimit};
+use crate::declared::{Declared, Filter, Ipc, Maker, cap_names, parse_ulimit};
 use crate::environment::{Environment, HOST_IPC, Missing, Tools};
 use crate::launch::Launch;
-use crate::seccomp::{Place, Profile, running_kernel};
+use crate::seccomp::{Dialect, Known, Newer, Place, Profile, running_kernel};
 use crate::spec::{Key, Spec, Value, parse_size, parse_user};
 use caps::{Capability, CapsHashSet};
 use std::path::Path;
@@ -136,8 +137,11 @@ impl Engine {
         })
     }
 
-    fn declare(&self, spec: &Spec) -> Result<Declared, Missing> {
+    fn declare(&self, spec: &Spec, version: String) -> Result<Declared, Missing> {
         let mut declared = Declared::nothing(spec);
+        let dialect = if self.name == "docker" { Dialect::docker(&version) } else { Dialect::PODMAN };
+        declared.engine = Some(Maker { name: self.name.to_owned(), version });
+        declared.runtime = spec.get("runtime").map(|name| Maker { name: name.to_owned(), version: String::new() });
         let ipc = spec.get("ipc").unwrap_or(self.default_ipc);
         declared.keys.insert("ipc".to_owned(), ipc.to_owned());
         declared.ipc = match ipc {
@@ -166,10 +170,14 @@ impl Engine {
         declared.seccomp = match spec.get("seccomp") {
             Some("unconfined") => Filter::Unconfined,
             None | Some("default") if privileged => Filter::Unconfined,
-            None | Some("default") => Filter::EngineDefault,
+            // The container itself tells when it is there: see `learn`.
+            None | Some("default") => Filter::Unknown("which one was not found out".to_owned()),
             Some(file) => {
                 let profile = Profile::read(Path::new(file)).map_err(|e| Missing::new(e.to_string(), ""))?;
-                Filter::Profile(Box::new(profile), place)
+                let profile = profile.handed(dialect, &place);
+                let newer = spec.get("runtime").map_or(Newer::Unknown, Newer::of_runtime);
+                let whose = "the declared seccomp profile".to_owned();
+                Filter::Known(Box::new(Known { profile, place, whose, newer }))
             }
         };
         declared.dev_shm = Some(declared.ipc != Ipc::None || spec.get("tmpfs-shm").is_some());
@@ -257,11 +265,11 @@ impl Environment for Engine {
 
     fn launch(&self, spec: &Spec, tools: &Tools) -> Result<Launch, Missing> {
         let client = self.client(spec.flag("rootless"))?;
-        self.server_version(&client)?;
+        let version = self.server_version(&client)?;
         if spec.flag("rootless") && client.user.is_none() && nix::unistd::geteuid().is_root() {
             return Err(Missing::new("rootless needs an ordinary user", ""));
         }
-        let declared = self.declare(spec)?;
+        let declared = self.declare(spec, version)?;
         if !cfg!(target_feature = "crt-static") {
             let remedy = "build with the repository's .cargo/config.toml, which links statically";
             return Err(Missing::new("this program is linked dynamically and cannot run in an image", remedy));
@@ -289,9 +297,14 @@ impl Environment for Engine {
             args,
             env: client.env.clone(),
             user: client.user,
+            container: Some(name.clone()),
             declared,
             undo: vec![[client.program, "rm", "--force", "--volumes", &name].map(str::to_owned).to_vec()],
         })
+    }
+
+    fn learn(&self, launch: &mut Launch) {
+        handed::learn(launch);
     }
 
     fn clean(&self, dead: &dyn Fn(&str) -> bool, dry: bool) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The environments, one file each. Adding one is a file here and a line in [`ALL`].
 
 mod engine;
+mod handed;
 mod host;
 mod identity;
 mod image;
