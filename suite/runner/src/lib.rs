@@ -13,6 +13,7 @@ pub mod environments;
 pub mod journal;
 pub mod judge;
 pub mod launch;
+pub mod matrix;
 pub mod run;
 pub mod seccomp;
 pub mod select;

@@ -1,6 +1,7 @@
 //! `run`: probes on environments, the report, the exit code.
 
 use crate::args::{FileFormat, Format, RunArgs};
+use crate::commands::matrix;
 use crate::failure::{Failure, Outcome};
 use crate::live::{Live, Watcher};
 use crate::output::Streams;
@@ -13,6 +14,7 @@ use shmcheck_report::ndjson::{Ndjson, RunEvent};
 use shmcheck_report::{html, json, junit, markdown, tap};
 use shmcheck_runner::environments;
 use shmcheck_runner::journal::Journal;
+use shmcheck_runner::matrix::Matrix;
 use shmcheck_runner::run::{Order, Planned};
 use shmcheck_runner::select::{Filter, select};
 use std::io::Write;
@@ -23,10 +25,15 @@ use std::time::SystemTime;
 
 /// Runs the selection and says what came of it.
 pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
-    let filters = args.filters.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let matrix = args.matrix.as_deref().map(matrix::read).transpose()?;
+    let words = match &matrix {
+        Some(matrix) if args.filters.is_empty() => &matrix.filters,
+        _ => &args.filters,
+    };
+    let filters = words.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let probes = select(CHAPTERS, &filters)?;
-    let required = Required::parse(&args.require)?;
-    let cells = plan(args, &required)?;
+    let mut required = Required::parse(&args.require)?;
+    let cells = plan(args, matrix, &mut required)?;
     let baseline = args.baseline.as_deref().map(read_report).transpose()?;
     let mut files = open_reports(&args.report)?;
     let journal = Journal::begin().map_err(|e| Failure::Internal(e.to_string()))?;
@@ -106,15 +113,21 @@ impl Required {
 }
 
 /// The cells: those asked for; where nothing is said, every environment, missing engines included so that the output
-/// says why they are not there.
-fn plan(args: &RunArgs, required: &Required) -> Result<Vec<Planned>, Failure> {
+/// says why they are not there. What the matrix requires is added to `required`.
+fn plan(args: &RunArgs, matrix: Option<Matrix>, required: &mut Required) -> Result<Vec<Planned>, Failure> {
     let mut words: Vec<String> = args.on.clone();
-    if words.is_empty() {
+    if words.is_empty() && matrix.is_none() {
         words = environments::ALL.iter().map(|environment| environment.name().to_owned()).collect();
     }
     // What is required is run, also where it was not asked for in other words.
     words.extend(required.environments.iter().cloned());
     let mut cells: Vec<Planned> = Vec::new();
+    for cell in matrix.into_iter().flat_map(|matrix| matrix.cells) {
+        if cell.required {
+            required.environments.push(cell.planned.spec.to_string());
+        }
+        cells.push(cell.planned);
+    }
     for word in &words {
         let (environment, spec) = environments::parse(word)?;
         if !cells.iter().any(|cell| cell.spec == spec) {
