@@ -1,6 +1,7 @@
 //! One cell: an agent started, its facts taken, its probes run, its records judged, its leftovers counted.
 
 use crate::declared::Filter;
+use crate::deviation::Here;
 use crate::environment::Tools;
 use crate::judge::{judge, judge_setting};
 use crate::launch::{Launch, RUN_VARIABLE};
@@ -126,7 +127,8 @@ impl Visit {
         let environment = cell.environment.clone();
         observer.facts(number, cell, &self.facts);
         let settings = effective::records(&launch.declared, &self.facts);
-        for result in settings.into_iter().map(judge_setting) {
+        let known = Here::of(&launch.declared, &self.facts);
+        for result in settings.into_iter().map(judge_setting).map(|result| known.weigh(result)) {
             observer.result(number, &environment, &result);
             cell.results.push(result);
         }
@@ -136,7 +138,7 @@ impl Visit {
         }
         let (records, problem) = self.collect(order, |record| {
             let probe = order.probes.iter().find(|probe| probe.id == record.id)?;
-            let result = judge(probe, &launch.declared, record);
+            let result = known.weigh(judge(probe, &launch.declared, record));
             observer.result(number, &environment, &result);
             Some(result)
         });

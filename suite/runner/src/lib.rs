@@ -7,6 +7,7 @@
 pub mod cell;
 pub mod clean;
 pub mod declared;
+pub mod deviation;
 pub mod effective;
 pub mod environment;
 pub mod environments;
@@ -19,6 +20,7 @@ pub mod seccomp;
 pub mod select;
 pub mod session;
 pub mod spec;
+pub mod version;
 
 pub use declared::Declared;
 pub use environment::{Environment, Missing, Tools};
