@@ -1,6 +1,6 @@
 //! One cell: an agent started, its facts taken, its probes run, its records judged, its leftovers counted.
 
-use crate::declared::Filter;
+use crate::declared::{Declared, Filter};
 use crate::deviation::Here;
 use crate::environment::Tools;
 use crate::judge::{judge, judge_setting};
@@ -66,16 +66,22 @@ pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Obser
 
 /// Starts an agent and takes its facts alone.
 pub fn facts(planned: &Planned, exe: &std::path::Path, run: &str) -> std::result::Result<Facts, String> {
+    look(planned, exe, run).map(|(facts, _)| facts)
+}
+
+/// Starts an agent; its facts, and what was declared, completed by what the environment tells.
+pub fn look(planned: &Planned, exe: &std::path::Path, run: &str) -> std::result::Result<(Facts, Declared), String> {
     let tools = Tools { exe: exe.to_owned(), run: run.to_owned(), number: 0 };
-    let launch = planned.environment.launch(&planned.spec, &tools).map_err(|missing| missing.to_string())?;
+    let mut launch = planned.environment.launch(&planned.spec, &tools).map_err(|missing| missing.to_string())?;
     let visit = Visit::begin(&launch).map_err(|trouble| match trouble {
         Trouble::Absent(reason) | Trouble::Rubbish(reason) => reason,
     })?;
+    planned.environment.learn(&mut launch);
     let facts = (*visit.facts).clone();
     if visit.session.end(END_PATIENCE).is_none() {
         launch.undo();
     }
-    Ok(facts)
+    Ok((facts, launch.declared))
 }
 
 /// Why there is no visit.
