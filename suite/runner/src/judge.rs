@@ -1,32 +1,24 @@
 //! Judgement: a record against what the declared configuration lets expect.
 
-use crate::declared::{Declared, Refusal};
+use crate::declared::{Declared, Filter, Refusal};
 use shmcheck_probe::sys::errno_name;
-use shmcheck_probe::{Detail, Isolate, Need, Probe, Verdict};
+use shmcheck_probe::{Detail, Isolate, Need, Probe, Sys, Verdict};
 use shmcheck_protocol::{Expected, Record, Result};
-
-/// A refusal that the declared configuration announces for a probe.
-struct Announced {
-    call: &'static str,
-    refusal: Refusal,
-}
 
 /// Judges one record.
 pub fn judge(probe: &Probe, declared: &Declared, mut record: Record) -> Result {
-    let announced: Vec<Announced> = probe
-        .calls
-        .iter()
-        .filter_map(|call| Some(Announced { call: call.name(), refusal: declared.refusal(*call)? }))
-        .collect();
-    reattribute(&announced, &mut record);
-    let certain = announced.iter().find(|a| matches!(a.refusal, Refusal::Always(_)));
+    reattribute(probe, declared, &mut record);
+    let certain = probe.calls.iter().find(|call| matches!(declared.refusal(**call), Some(Refusal::Always(_))));
     let expected = if certain.is_some() { Expected::Blocked } else { Expected::Pass };
     let (as_expected, expected, because) = match record.outcome {
         Verdict::Pass => match certain {
             None => (true, expected, String::new()),
-            Some(a) => (false, expected, format!("{} refuses {}, and it was not", declared.filter(), a.call)),
+            Some(call) => {
+                let because = format!("{} refuses {}, and the probe passed", declared.filter(), call.name());
+                (false, expected, because)
+            }
         },
-        Verdict::Blocked => blocked(&announced, declared, &record.detail),
+        Verdict::Blocked => blocked(declared, &record.detail),
         Verdict::Skip => match promised(probe, declared, &record.detail) {
             Some(promise) => (false, expected, promise),
             None => (true, expected, String::new()),
@@ -44,56 +36,60 @@ pub fn judge_setting(record: Record) -> Result {
     Result::of(record, Expected::Pass, effective, because.to_owned())
 }
 
-/// A call that the profile refuses for some arguments fails inside a probe with the profile's errno: that is the
-/// filter's doing, not the kernel's.
-fn reattribute(announced: &[Announced], record: &mut Record) {
+/// A call that the filter refuses fails inside a probe with the filter's errno, for some arguments only or in a set-up that
+/// the probe's needs do not name: that is the filter's doing, not the kernel's.
+fn reattribute(probe: &Probe, declared: &Declared, record: &mut Record) {
     if !matches!(record.outcome, Verdict::Fail | Verdict::Broken) {
         return;
     }
-    let seen = record.detail.errno.as_deref().or(record.detail.got.as_deref());
-    let filter = announced.iter().find_map(|a| match a.refusal {
-        Refusal::Sometimes(errno)
-            if record.detail.call.as_deref() == Some(a.call) && seen == Some(errno_name(errno)) =>
-        {
-            Some((a.call, errno))
+    let detail = &record.detail;
+    let seen = detail.errno.as_deref().or(detail.got.as_deref());
+    let called = detail.call.as_deref().and_then(Sys::from_name);
+    let filtered = called.and_then(|call| match declared.refusal(call)? {
+        Refusal::Always(Some(errno)) | Refusal::Sometimes(errno) => {
+            (seen == Some(errno_name(errno))).then(|| (call, errno_name(errno)))
         }
-        _ => None,
+        Refusal::Always(None) | Refusal::Perhaps => None,
     });
-    if let Some((call, errno)) = filter {
+    let is_kill = |call: &Sys| matches!(declared.refusal(*call), Some(Refusal::Always(None)));
+    let killed = || {
+        detail.message.as_ref().filter(|text| text.contains("SIGSYS"))?;
+        // The record of a killed process cannot say which call it was; one of the probe's own comes first.
+        probe.calls.iter().chain(Sys::ALL).copied().find(is_kill).map(|call| (call, "SIGSYS"))
+    };
+    if let Some((call, errno)) = filtered.or_else(killed) {
         record.outcome = Verdict::Blocked;
         record.detail = Detail {
             layer: Some("seccomp".to_owned()),
-            call: Some(call.to_owned()),
-            errno: Some(errno_name(errno).to_owned()),
+            call: Some(call.name().to_owned()),
+            errno: Some(errno.to_owned()),
             ..Detail::default()
         };
     }
 }
 
-fn blocked(announced: &[Announced], declared: &Declared, detail: &Detail) -> (bool, Expected, String) {
+fn blocked(declared: &Declared, detail: &Detail) -> (bool, Expected, String) {
     let (call, errno) = (detail.call.as_deref().unwrap_or(""), detail.errno.as_deref().unwrap_or(""));
     if !matches!(detail.layer.as_deref(), Some("seccomp")) {
         return (true, Expected::Pass, "nothing was declared of this layer".to_owned());
     }
-    match announced.iter().find(|a| a.call == call).map(|a| a.refusal) {
+    let filter = declared.filter();
+    match Sys::from_name(call).and_then(|call| declared.refusal(call)) {
         Some(Refusal::Always(wanted)) => {
             let wanted = wanted.map_or("SIGSYS", errno_name);
-            let because = format!("{} refuses {call} with {wanted}", declared.filter());
-            (wanted == errno, Expected::Blocked, because)
+            (wanted == errno, Expected::Blocked, format!("{filter} refuses {call} with {wanted}"))
         }
-        Some(Refusal::Sometimes(_)) => {
-            (true, Expected::Blocked, format!("{} refuses {call} for some arguments", declared.filter()))
-        }
-        Some(Refusal::Perhaps) => (true, Expected::Blocked, format!("{} may refuse {call}", declared.filter())),
-        None if matches!(declared.seccomp, crate::declared::Filter::Unsaid) => {
+        Some(Refusal::Sometimes(_)) => (true, Expected::Blocked, format!("{filter} refuses {call} for some arguments")),
+        Some(Refusal::Perhaps) => (true, Expected::Blocked, format!("{filter} may refuse {call}")),
+        None if matches!(declared.seccomp, Filter::Unsaid) => {
             (true, Expected::Pass, "nothing was declared of seccomp".to_owned())
         }
         // Behind a filter, a kernel or a runtime's libseccomp without the call looks as if the filter refused it.
         None if errno == errno_name(libc::ENOSYS) => {
-            let because = format!("{} allows {call}: this kernel or the runtime does not know it", declared.filter());
+            let because = format!("{filter} allows {call}: this kernel or the runtime does not know it");
             (true, Expected::Pass, because)
         }
-        None => (false, Expected::Pass, format!("{} does not refuse {call}", declared.filter())),
+        None => (false, Expected::Pass, format!("{filter} does not refuse {call}")),
     }
 }
 

@@ -150,7 +150,12 @@ impl Engine {
             "private" => Ipc::Private,
             _ => Ipc::Shared,
         };
-        declared.user = Some(spec.get("user").and_then(parse_user).map_or(0, |(uid, _)| uid));
+        declared.user = match spec.get("user").and_then(parse_user) {
+            Some((uid, _)) => Some(uid),
+            // Inside, the program is whoever called the engine.
+            None if spec.get("userns").is_some_and(|mode| mode.starts_with("keep-id")) => None,
+            None => Some(0),
+        };
         let privileged = spec.flag("privileged");
         declared.caps_added = cap_names(spec.all("cap-add"));
         declared.caps_dropped = cap_names(spec.all("cap-drop"));
