@@ -71,6 +71,9 @@ fn controls(call: Sys) -> &'static [Control] {
         Sys::Vmsplice => &[(&[-1, 0, 0, 0], EBADF)],
         Sys::Sendfile => &[(&[-1, -1, 0, 0], EBADF)],
         Sys::Mseal => &[(&[1, 0, 0], EINVAL)],
+        Sys::FutexWake => &[(&[1, 1, 1, 2], EINVAL)],
+        Sys::FutexWait => &[(&[1, 0, 1, 2, 0, 0], EINVAL)],
+        Sys::FutexRequeue => &[(&[0, 1, 0, 0], EINVAL)],
     }
 }
 

@@ -7,7 +7,7 @@ use crate::fresh::{self, Way};
 use crate::inventory;
 use shmcheck_probe::context::Place;
 use shmcheck_probe::peer::{Handover, panic_text};
-use shmcheck_probe::{Context, Exit, Isolate, Probe, Stop, sys};
+use shmcheck_probe::{Context, Exit, Isolate, Probe, Stop, key, sys};
 use shmcheck_protocol::{Inventory, Record};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -64,9 +64,7 @@ fn inventory_of(probe: &Probe, bench: &Bench) -> Option<Inventory> {
 /// What is there now, was not before, and carries this probe's number.
 fn left_by(index: usize, bench: &Bench, before: &Inventory) -> Vec<String> {
     let now = inventory::take();
-    let ours = |key: i32| {
-        shmcheck_protocol::key_has_tag(key, bench.tag) && key.cast_unsigned() >> 8 & 0x3ff == (index & 0x3ff) as u32
-    };
+    let ours = |key: i32| key::has_tag(key, bench.tag) && key::has_probe(key, index as u32);
     let mark = format!("{}{}.{index:x}.", shmcheck_protocol::NAME_PREFIX, bench.run);
     let mut of_probe = now.clone();
     for list in [&mut of_probe.shm, &mut of_probe.sem, &mut of_probe.msg] {

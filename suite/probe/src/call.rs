@@ -1,5 +1,15 @@
 //! The system calls the catalogue is about: their names, and their numbers on this architecture.
 
+/// The numbers that libc has, and those of calls it does not have for every target; these are the same everywhere.
+#[expect(non_upper_case_globals, reason = "named as libc names them")]
+mod numbers {
+    pub(super) use libc::*;
+
+    pub(super) const SYS_futex_wake: c_long = 454;
+    pub(super) const SYS_futex_wait: c_long = 455;
+    pub(super) const SYS_futex_requeue: c_long = 456;
+}
+
 /// Declares [`Sys`] from one list, so that a name and its number cannot part.
 macro_rules! calls {
     ($($variant:ident $name:ident $number:ident;)*) => {
@@ -18,7 +28,7 @@ macro_rules! calls {
 
             /// The call's number on this architecture.
             pub const fn number(self) -> libc::c_long {
-                match self { $(Self::$variant => libc::$number,)* }
+                match self { $(Self::$variant => numbers::$number,)* }
             }
         }
     };
@@ -87,6 +97,9 @@ calls! {
     Vmsplice vmsplice SYS_vmsplice;
     Sendfile sendfile SYS_sendfile;
     Mseal mseal SYS_mseal;
+    FutexWake futex_wake SYS_futex_wake;
+    FutexWait futex_wait SYS_futex_wait;
+    FutexRequeue futex_requeue SYS_futex_requeue;
 }
 
 impl Sys {

@@ -15,7 +15,7 @@ pub struct Place {
     pub run: String,
     /// Number of the probe in the catalogue, so that keys and names of two probes differ.
     pub index: u32,
-    /// The run's tag, the high bits of every key: ten bits.
+    /// The run's tag in System V keys, see [`crate::key`].
     pub tag: u32,
     /// Whether the probe has namespaces of its own.
     pub fresh: bool,
@@ -47,9 +47,7 @@ impl Context {
     /// A System V key that no other probe, peer or run uses; never 0.
     pub fn fresh_key(&mut self) -> i32 {
         let n = self.next_number();
-        // 0x5 · tag (10 bits) · probe (10 bits) · number (8 bits): `clean` knows the keys of a run by the high bits.
-        let key = 0x5000_0000 | (self.place.tag & 0x3ff) << 18 | (self.place.index & 0x3ff) << 8 | (n & 0xff);
-        i32::try_from(key).unwrap_or(0x5000_0001)
+        crate::key::make(self.place.tag, self.place.index, n)
     }
 
     /// A name for a POSIX object that no other probe, peer or run uses, with its leading slash.

@@ -83,7 +83,8 @@ pub fn sysvipc(table: &str) -> Result<Vec<Row>, Stop> {
 
 /// The line of /proc/sysvipc/`table` with that identifier.
 pub fn sysvipc_row(table: &str, id: i32) -> Result<Option<Row>, Stop> {
-    let column = format!("{table}id");
+    // The kernel calls a message queue's identifier msqid.
+    let column = if table == "msg" { "msqid".to_owned() } else { format!("{table}id") };
     for row in sysvipc(table)? {
         if row.number(&column)? == i64::from(id) {
             return Ok(Some(row));
@@ -117,7 +118,12 @@ pub fn state(pid: libc::pid_t) -> Option<char> {
 
 /// The number of the system call a stopped or sleeping process is in, where the kernel tells. proc_pid_syscall(5).
 pub fn current_call(pid: libc::pid_t) -> Option<libc::c_long> {
-    fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?.split(' ').next()?.parse().ok()
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    // It has left the call in which it slept a moment ago, or a fault that looked like one: in no call, not "not told".
+    if text.trim_end() == "running" {
+        return Some(-1);
+    }
+    text.split(' ').next()?.parse().ok()
 }
 
 /// A field of a `Name:   value kB` file such as /proc/meminfo or /proc/PID/smaps_rollup, as a number.

@@ -178,7 +178,7 @@ impl Inventory {
     /// What is here and was not in `before`; of objects that others may have made, only those of the run: keys with
     /// its tag, names with its id.
     pub fn since(&self, before: &Self, run: &str, tag: u32, shared: bool) -> Vec<String> {
-        let ours = |key: i32| !shared || crate::key_has_tag(key, tag);
+        let ours = |key: i32| !shared || shmcheck_probe::key::has_tag(key, tag);
         let mark = format!("{}{run}.", crate::NAME_PREFIX);
         let mut left = Vec::new();
         for (kind, now, then) in

@@ -21,9 +21,3 @@ pub const NAME_PREFIX: &str = "shmcheck.";
 
 /// The longest line that an agent may send in bytes; a longer one is a fault of the agent.
 pub const MAX_LINE: usize = 1 << 20;
-
-/// Whether a System V key lies in the range of a run's tag. See `Context::fresh_key`.
-pub fn key_has_tag(key: i32, tag: u32) -> bool {
-    let bits = key.cast_unsigned();
-    bits >> 28 == 5 && bits >> 18 & 0x3ff == tag & 0x3ff
-}

@@ -15,7 +15,7 @@ pub enum Request {
         probes: Vec<String>,
         /// The run's id: lower-case letters and digits.
         run: String,
-        /// The run's tag in System V keys, below 1024.
+        /// The run's tag in System V keys.
         tag: u32,
         /// How many probes may run at once; 0 for one per processor.
         jobs: usize,

@@ -6,16 +6,11 @@
 use crate::environments;
 use crate::journal;
 use crate::launch::RUN_VARIABLE;
-use shmcheck_probe::{procfs, sys};
-use shmcheck_protocol::{NAME_PREFIX, key_has_tag};
+use shmcheck_probe::{key, procfs, sys};
+use shmcheck_protocol::NAME_PREFIX;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// The most objects a probe names: the numbers that `Context::fresh_name` counts up.
-const NAMES_PER_PROBE: u32 = 256;
-/// The most probes a catalogue can have: the bits of a key.
-const PROBES: u32 = 1024;
 
 /// Removes what dead runs left, or with `dry` only finds it; a line for each thing.
 pub fn clean(dry: bool) -> Vec<String> {
@@ -88,7 +83,7 @@ fn system_v(tag: u32, dry: bool) -> Vec<String> {
         for row in procfs::sysvipc(table).unwrap_or_default() {
             let number = |column: &str| row.number(column).ok().and_then(|n| i32::try_from(n).ok());
             let (Some(id), Some(key)) = (number(&format!("{table}id")), number("key")) else { continue };
-            if !key_has_tag(key, tag) {
+            if !key::has_tag(key, tag) {
                 continue;
             }
             // semctl has the command in third place, the other two in second; a spare zero hurts neither.
@@ -127,8 +122,8 @@ fn remove(path: &Path) -> bool {
 /// Queues where no file system lists them: every name that the run can have used is tried.
 fn unlisted_queues(run: &str, dry: bool) -> Vec<String> {
     let mut lines = Vec::new();
-    for probe in 0..PROBES {
-        for number in 0..NAMES_PER_PROBE {
+    for probe in 0..key::PROBES {
+        for number in 0..key::NUMBERS {
             let name = sys::cstr(&format!("{NAME_PREFIX}{run}.{probe:x}.{number:x}"));
             let found = if dry {
                 // SAFETY: the name is a C string; no attributes are passed without O_CREAT.

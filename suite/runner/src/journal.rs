@@ -5,6 +5,7 @@
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use shmcheck_probe::key::TAGS;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub struct Entry {
     /// The run's id: lower-case letters and digits.
     pub run: String,
-    /// The run's tag in System V keys, below 1024.
+    /// The run's tag in System V keys.
     pub tag: u32,
 }
 
@@ -50,7 +51,7 @@ pub enum JournalError {
         owner: u32,
     },
     /// All tags are taken.
-    #[error("1023 runs are under way; wait for one to end")]
+    #[error("{TAGS} runs are under way; wait for one to end")]
     Full,
 }
 
@@ -72,8 +73,8 @@ impl Journal {
         own_folder(folder)?;
         let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos());
         let run = base36(nanos / 1_000 * 100_000 + u128::from(std::process::id()));
-        for attempt in 0..1023_u128 {
-            let tag = u32::try_from((nanos / 1_000 + attempt) % 1023).unwrap_or(0);
+        for attempt in 0..u128::from(TAGS) {
+            let tag = u32::try_from((nanos / 1_000 + attempt) % u128::from(TAGS)).unwrap_or(0);
             // One file per tag: creating it exclusively is the reservation.
             let path = folder.join(format!("{tag}.json"));
             let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
@@ -143,7 +144,7 @@ pub fn read_all() -> Journals {
 
 fn read(path: &Path) -> Option<Entry> {
     let entry: Entry = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    let sound = !entry.run.is_empty() && entry.run.bytes().all(|b| b.is_ascii_alphanumeric()) && entry.tag < 1024;
+    let sound = !entry.run.is_empty() && entry.run.bytes().all(|b| b.is_ascii_alphanumeric()) && entry.tag < TAGS;
     sound.then_some(entry)
 }
 

@@ -3,20 +3,30 @@
 //! Each wrapper returns the call's value or an [`Error`] with the call's name and errno. Where the C library and the
 //! system call can differ, the library's function has the plain name and the system call stands in [`raw`].
 
+pub mod again;
 pub mod fs;
+pub mod futex;
 pub mod memfd;
 pub mod mman;
+pub mod notify;
 pub mod posix;
 pub mod process;
+pub mod pthread;
 pub mod queue;
 pub mod raw;
 pub mod sem;
 pub mod shm;
 pub mod sync;
+pub mod tmpfs;
+pub mod trace;
 
 pub use fs::*;
+pub use memfd::*;
 pub use mman::*;
+pub use posix::*;
+pub use notify::*;
 pub use process::*;
+pub use queue::*;
 pub use shm::*;
 
 use std::cell::Cell;

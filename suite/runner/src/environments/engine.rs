@@ -17,6 +17,8 @@ pub(super) struct Engine {
     name: &'static str,
     about: &'static str,
     keys: &'static [Key],
+    /// How a container is killed and removed; Podman would first ask it to end for ten seconds.
+    remove: &'static [&'static str],
     default_ipc: &'static str,
     default_shm: u64,
     default_caps: &'static [Capability],
@@ -27,6 +29,7 @@ pub(super) const DOCKER: Engine = Engine {
     name: "docker",
     about: "a container of the Docker engine, made from this program or in the image given",
     keys: KEYS.split_at(KEYS.len() - 1).0,
+    remove: &["rm", "--force", "--volumes"],
     default_ipc: "private",
     default_shm: 64 << 20,
     default_caps: &[
@@ -52,6 +55,7 @@ pub(super) const PODMAN: Engine = Engine {
     name: "podman",
     about: "a container of Podman, as root or (rootless) as an ordinary user",
     keys: KEYS,
+    remove: &["rm", "--force", "--volumes", "--time", "0"],
     default_ipc: "shareable",
     // "65536k" of containers-common, read with k = 1000.
     default_shm: 65_536_000,
@@ -204,6 +208,7 @@ impl Engine {
         let mut add = |flag: &str, value: &str| args.extend([flag.to_owned(), value.to_owned()]);
         add("--name", name);
         add("--label", &format!("{LABEL}.run={}", tools.run));
+        add("--label", &owner());
         for (key, value) in &spec.keys {
             match key.as_str() {
                 "ipc" | "user" | "userns" | "memory" | "runtime" => add(&format!("--{key}"), value),
@@ -226,6 +231,20 @@ impl Engine {
         args.retain(|arg| !arg.is_empty());
         args
     }
+}
+
+/// The label that says whose run a container belongs to.
+fn owner() -> String {
+    format!("{LABEL}.user={}", nix::unistd::geteuid())
+}
+
+fn container_name(tools: &Tools) -> String {
+    format!("{LABEL}-{}-{}", tools.run, tools.number)
+}
+
+/// The run that a container of [`container_name`] belongs to.
+fn run_of(name: &str) -> Option<&str> {
+    name.strip_prefix(LABEL)?.strip_prefix('-')?.rsplit_once('-').map(|(run, _)| run)
 }
 
 fn absolute(path: &str) -> String {
@@ -279,7 +298,7 @@ impl Environment for Engine {
             let remedy = "build with the repository's .cargo/config.toml, which links statically";
             return Err(Missing::new("this program is linked dynamically and cannot run in an image", remedy));
         }
-        let name = format!("shmcheck-{}-{}", tools.run, tools.number);
+        let name = container_name(tools);
         let mut args = self.arguments(spec, tools, &name);
         match spec.get("image") {
             Some(image) => {
@@ -304,7 +323,13 @@ impl Environment for Engine {
             user: client.user,
             container: Some(name.clone()),
             declared,
-            undo: vec![[client.program, "rm", "--force", "--volumes", &name].map(str::to_owned).to_vec()],
+            undo: vec![
+                std::iter::once(client.program)
+                    .chain(self.remove.iter().copied())
+                    .chain([name.as_str()])
+                    .map(str::to_owned)
+                    .collect(),
+            ],
         })
     }
 
@@ -319,13 +344,15 @@ impl Environment for Engine {
                 continue;
             }
             let Ok(client) = self.client(rootless) else { continue };
-            let filter = format!("label={LABEL}.run");
-            let format = format!("{{{{.ID}}}} {{{{.Label \"{LABEL}.run\"}}}}");
-            let Ok(list) = client.run(&["ps", "--all", "--filter", &filter, "--format", &format]) else { continue };
-            for (id, run) in list.lines().filter_map(|line| line.split_once(' ')).filter(|(_, run)| dead(run)) {
-                let removed = dry || client.run(&["rm", "--force", "--volumes", id]).is_ok();
+            // Of this user's runs only: whether another's live, its journals would have to say.
+            let filter = format!("label={}", owner());
+            let Ok(list) = client.run(&["ps", "--all", "--filter", &filter, "--format", "{{.Names}}"]) else {
+                continue;
+            };
+            for name in list.lines().filter(|name| run_of(name).is_some_and(dead)) {
+                let removed = dry || client.run(&[self.remove, &[name]].concat()).is_ok();
                 let failed = if removed { "" } else { " (failed)" };
-                lines.push(format!("{} container {id} of run {run}{failed}", self.name));
+                lines.push(format!("{} container {name}{failed}", self.name));
             }
         }
         lines
