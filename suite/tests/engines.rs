@@ -7,9 +7,10 @@ mod support;
 
 use rstest::rstest;
 use serial_test::serial;
-use shmcheck_probe::sys;
+use shmcheck_probe::{Sys, sys};
 use shmcheck_protocol::{Facts, Verdict};
 use shmcheck_report::ndjson::RunEvent;
+use shmcheck_runner::declared::Refusal;
 use std::collections::BTreeMap;
 use testcontainers::core::WaitFor;
 use testcontainers::core::wait::ExitWaitStrategy;
@@ -85,6 +86,46 @@ fn the_api_gives_what_the_command_line_gives(#[case] environment: &str, #[case] 
     let by_command_line = support::facts(environment).expect("the runner starts its cell");
     let by_api: Facts = serde_json::from_str(&output(change, &["facts"])).expect("the program prints its facts");
     assert_eq!(comparable(&by_api), comparable(&by_command_line));
+}
+
+/// What the filter is expected to refuse, call by call, against what the agent's control experiments find refused: the
+/// expectation comes from the profile, the finding from the kernel.
+#[rstest]
+#[case::docker("docker")]
+#[case::docker_crun("docker:runtime=crun")]
+#[case::docker_nice("docker:cap-add=SYS_NICE+SYS_PTRACE")]
+#[case::docker_default_errno("docker:seccomp=../../fixtures/seccomp/enosys-default.json")]
+#[case::docker_without("docker:seccomp=../../fixtures/seccomp/no-mempolicy.json,cap-drop=all")]
+#[case::podman("podman")]
+#[case::podman_runc("podman:runtime=runc")]
+#[case::podman_caps("podman:cap-drop=all,user=65534")]
+#[case::podman_default_errno("podman:seccomp=../../fixtures/seccomp/enosys-default.json")]
+#[case::rootless("podman:rootless")]
+#[serial(docker)]
+fn every_call_is_refused_as_the_profile_says(#[case] environment: &str) {
+    let engine = environment.split(':').next().unwrap_or_default();
+    let (facts, declared) = match support::look(environment) {
+        Ok(found) => found,
+        Err(reason) => {
+            assert!(!support::required(engine), "{engine} is required: {reason}");
+            eprintln!("skipped: {reason}");
+            return;
+        }
+    };
+    for call in Sys::ALL {
+        let found = facts.refused_calls.get(call.name()).map(String::as_str);
+        match declared.refusal(*call) {
+            Some(Refusal::Always(errno)) => {
+                let wanted = errno.map_or("SIGSYS", sys::errno_name);
+                assert_eq!(found, Some(wanted), "{} refuses {}", declared.filter(), call.name());
+            }
+            // A kernel without the call gives ENOSYS by itself.
+            None => assert!(matches!(found, None | Some("ENOSYS")), "{} in {environment}: {found:?}", call.name()),
+            Some(Refusal::Sometimes(_) | Refusal::Perhaps) => {}
+        }
+    }
+    let unknown = Sys::ALL.iter().filter(|call| declared.refusal(**call) == Some(Refusal::Perhaps)).count();
+    assert_eq!(unknown, 0, "{}", declared.filter());
 }
 
 fn with_ipc(request: Request, mode: &'static str) -> Request {
