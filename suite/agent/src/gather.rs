@@ -34,7 +34,7 @@ pub fn facts(catalogue: &[&'static Probe], options: Options) -> Facts {
         label: text("/proc/self/attr/current").trim_end_matches('\0').to_owned(),
         namespaces: namespaces(),
         refused_calls: controls::refused(Sys::ALL, seccomp_mode == 2),
-        refused_namespaces: refused_namespaces(),
+        refused_namespaces: refused_namespaces(fresh.is_some()),
         cell: ground::measure(catalogue),
         fresh,
         fresh_refused,
@@ -90,14 +90,14 @@ fn in_child<T: serde::Serialize + serde::de::DeserializeOwned>(body: impl FnOnce
     attempt().map_err(|e| e.to_string())
 }
 
-/// Tries each kind of namespace in a process of its own.
-fn refused_namespaces() -> BTreeMap<String, String> {
+/// Tries each kind of namespace in a process of its own. `fresh` says whether probes run in fresh namespaces.
+fn refused_namespaces(fresh: bool) -> BTreeMap<String, String> {
     let kinds = [Namespace::Ipc, Namespace::Mount, Namespace::Pid, Namespace::User, Namespace::Net];
     let admin = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false);
     let mut refused = BTreeMap::new();
     for kind in kinds {
         // A probe that needs a further namespace makes it from inside its fresh ones: as their owner.
-        let through_user = if admin || kind == Namespace::User { 0 } else { libc::CLONE_NEWUSER };
+        let through_user = if admin || !fresh || kind == Namespace::User { 0 } else { libc::CLONE_NEWUSER };
         let errno = in_child(|| sys::unshare(kind.flag() | through_user).err().map_or(0, |e| e.errno));
         match errno {
             Ok(0) => {}

@@ -159,7 +159,7 @@ impl Visit {
             cell.results.push(records.remove(probe.id).unwrap_or_else(missing));
         }
         if problem.is_none() {
-            cell.leftovers = self.leftovers(order);
+            cell.leftovers = known.beyond(self.leftovers(order));
         }
         cell.facts = Some((*self.facts).clone());
         if problem.is_some() {

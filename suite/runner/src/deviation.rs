@@ -11,7 +11,12 @@ use shmcheck_protocol::{Expected, Facts, Result as Judged};
 use std::sync::OnceLock;
 
 /// The files of deviations that are part of the program. A new file is a line here.
-pub const FILES: &[(&str, &str)] = &[("gvisor.toml", include_str!("../../../fixtures/deviations/gvisor.toml"))];
+pub const FILES: &[(&str, &str)] = &[
+    ("gvisor-map.toml", include_str!("../../../fixtures/deviations/gvisor-map.toml")),
+    ("gvisor-posix.toml", include_str!("../../../fixtures/deviations/gvisor-posix.toml")),
+    ("gvisor-sync.toml", include_str!("../../../fixtures/deviations/gvisor-sync.toml")),
+    ("gvisor-sysv.toml", include_str!("../../../fixtures/deviations/gvisor-sysv.toml")),
+];
 
 /// Why a file of deviations cannot be used: file, line and problem.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,10 +33,66 @@ pub struct DeviationError {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// What references that are no links are relative to.
+    #[serde(default)]
+    base: String,
     #[serde(default)]
     when: When,
     #[serde(default)]
-    deviation: Vec<toml::Spanned<Deviation>>,
+    deviation: Vec<toml::Spanned<Cause>>,
+    #[serde(default)]
+    leftover: Vec<Leftover>,
+}
+
+/// A deviation with all that is seen of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cause {
+    note: String,
+    reference: String,
+    #[serde(default)]
+    when: When,
+    seen: Vec<toml::Spanned<Seen>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seen {
+    probes: Vec<String>,
+    outcome: Verdict,
+    #[serde(default)]
+    call: Option<String>,
+    #[serde(default)]
+    got: Option<String>,
+    #[serde(default)]
+    message: Option<String>,
+    #[serde(default)]
+    sometimes: bool,
+    #[serde(default)]
+    when: When,
+}
+
+/// Something that a deviation leaves behind, as the cell's list of leftovers names it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Leftover {
+    /// The thing; `*` stands for any characters.
+    pub name: String,
+    /// Why it is left, as a fragment.
+    pub note: String,
+    /// Where it is written.
+    pub reference: String,
+    #[serde(default)]
+    when: When,
+}
+
+/// What a file has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Deviations of probes.
+    pub deviations: Vec<Deviation>,
+    /// What they leave behind.
+    pub leftovers: Vec<Leftover>,
 }
 
 /// Where a deviation occurs: every condition that is given has to hold.
@@ -51,32 +112,29 @@ struct When {
 }
 
 /// One deviation: which probes see it, and what they see.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deviation {
     /// Ids of probes; `*` stands for any characters.
     pub probes: Vec<String>,
     /// The outcome that is known.
     pub outcome: Verdict,
     /// The call that deviates; `*` as above.
-    #[serde(default)]
     pub call: Option<String>,
     /// What is got, or the errno of a set-up that fails; `*` as above.
-    #[serde(default)]
     pub got: Option<String>,
     /// The message of a broken record; `*` as above.
-    #[serde(default)]
     pub message: Option<String>,
+    /// Whether it occurs in some runs and not in others, so that a pass is as expected too.
+    pub sometimes: bool,
     /// What the deviation is, as a fragment.
     pub note: String,
-    /// Where it is written: a line of source or an issue.
+    /// Where it is written: the source or an issue.
     pub reference: String,
-    #[serde(default)]
     when: When,
 }
 
 /// Reads a file of deviations.
-pub fn parse(file: &str, text: &str) -> Result<Vec<Deviation>, DeviationError> {
+pub fn parse(file: &str, text: &str) -> Result<Known, DeviationError> {
     let error = |start: usize, problem: String| DeviationError {
         file: file.to_owned(),
         line: crate::matrix::line_of(text, start),
@@ -84,41 +142,82 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Deviation>, DeviationError> {
     };
     let read: File = toml::from_str(text)
         .map_err(|e| error(e.span().map_or(0, |span| span.start), e.message().trim().to_owned()))?;
-    let mut list = Vec::new();
-    for spanned in read.deviation {
-        let start = spanned.span().start;
-        let mut deviation = spanned.into_inner();
-        if deviation.probes.is_empty() {
-            return Err(error(start, "no probe is named; give probes = [\"…\"]".to_owned()));
+    let mut known = Known { deviations: Vec::new(), leftovers: read.leftover };
+    for cause in read.deviation {
+        let start = cause.span().start;
+        let cause = cause.into_inner();
+        let reference = link(&read.base, &cause.reference).map_err(|problem| error(start, problem))?;
+        let when = read.when.and(&cause.when);
+        for seen in cause.seen {
+            let start = seen.span().start;
+            let seen = seen.into_inner();
+            seen.check().map_err(|problem| error(start, problem.to_owned()))?;
+            known.deviations.push(Deviation {
+                probes: seen.probes,
+                outcome: seen.outcome,
+                call: seen.call,
+                got: seen.got,
+                message: seen.message,
+                sometimes: seen.sometimes,
+                note: cause.note.clone(),
+                reference: reference.clone(),
+                when: when.and(&seen.when),
+            });
         }
-        if matches!(deviation.outcome, Verdict::Pass | Verdict::Skip) {
-            let problem = "a deviation is a fail, broken or blocked; a skip or pass needs no excuse";
-            return Err(error(start, problem.to_owned()));
-        }
-        if deviation.got.is_none() && deviation.message.is_none() {
-            let problem = "without got or message it would hide every failure of the probe; give what is seen";
-            return Err(error(start, problem.to_owned()));
-        }
-        if !deviation.reference.starts_with("https://") {
-            let problem = "the reference is no link; give the line of source or the issue that shows it";
-            return Err(error(start, problem.to_owned()));
-        }
-        deviation.when = read.when.and(&deviation.when);
-        list.push(deviation);
     }
-    Ok(list)
+    for leftover in &mut known.leftovers {
+        leftover.reference = link(&read.base, &leftover.reference).map_err(|problem| error(0, problem))?;
+        leftover.when = read.when.and(&leftover.when);
+    }
+    Ok(known)
 }
 
-/// All deviations that are part of the program.
-fn all() -> &'static [Deviation] {
-    static ALL: OnceLock<Vec<Deviation>> = OnceLock::new();
+/// The whole link of a reference.
+fn link(base: &str, reference: &str) -> Result<String, String> {
+    let whole = if reference.starts_with("https://") { reference.to_owned() } else { format!("{base}{reference}") };
+    if whole.starts_with("https://") && !reference.is_empty() {
+        return Ok(whole);
+    }
+    Err(format!("the reference {reference:?} is no link; name the source or the issue that shows it, or give a base"))
+}
+
+impl Seen {
+    /// `Err` says what would hide more than it describes.
+    fn check(&self) -> Result<(), &'static str> {
+        let says = |pattern: &Option<String>| pattern.as_ref().is_some_and(|pattern| pattern != "*");
+        if self.probes.is_empty() {
+            return Err("no probe is named; give probes = [\"…\"]");
+        }
+        if matches!(self.outcome, Verdict::Pass | Verdict::Skip) {
+            return Err("a deviation is a fail, broken or blocked; a skip or pass needs no excuse");
+        }
+        if !(says(&self.got) || says(&self.message) || self.got.is_some() && says(&self.call)) {
+            return Err("it would hide every failure of the probe; give message, or got, or call with got = \"*\"");
+        }
+        Ok(())
+    }
+}
+
+/// All that the program's files have.
+fn all() -> &'static Known {
+    static ALL: OnceLock<Known> = OnceLock::new();
     // That every file can be read is a test; one that cannot would here make its deviations unexpected, not hide any.
-    ALL.get_or_init(|| FILES.iter().flat_map(|(file, text)| parse(file, text).unwrap_or_default()).collect())
+    ALL.get_or_init(|| {
+        let mut all = Known::default();
+        for known in FILES.iter().filter_map(|(file, text)| parse(file, text).ok()) {
+            all.deviations.extend(known.deviations);
+            all.leftovers.extend(known.leftovers);
+        }
+        all
+    })
 }
 
 /// The deviations that are known of one cell.
 #[derive(Debug, Default)]
-pub struct Here(Vec<(&'static Deviation, Applies)>);
+pub struct Here {
+    deviations: Vec<(&'static Deviation, Applies)>,
+    leftovers: Vec<&'static Leftover>,
+}
 
 /// Whether a condition holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,23 +234,35 @@ impl Here {
         Self::among(all(), declared, facts)
     }
 
-    /// Those of these deviations whose conditions hold.
-    pub fn among(list: &'static [Deviation], declared: &Declared, facts: &Facts) -> Self {
-        let weighed = list.iter().map(|deviation| (deviation, deviation.when.applies(declared, facts)));
-        Self(weighed.filter(|(_, applies)| *applies != Applies::No).collect())
+    /// Those of these whose conditions hold.
+    pub fn among(known: &'static Known, declared: &Declared, facts: &Facts) -> Self {
+        let deviations = known.deviations.iter().map(|it| (it, it.when.applies(declared, facts)));
+        let leftovers = known.leftovers.iter().filter(|it| it.when.applies(declared, facts) != Applies::No);
+        Self {
+            deviations: deviations.filter(|(_, applies)| *applies != Applies::No).collect(),
+            leftovers: leftovers.collect(),
+        }
+    }
+
+    /// What is left behind beyond what is known to be.
+    pub fn beyond(&self, mut left: Vec<String>) -> Vec<String> {
+        left.retain(|thing| !self.leftovers.iter().any(|known| wild(&known.name, thing)));
+        left
     }
 
     /// Judges a judged result anew where a deviation of its probe is known.
     pub fn weigh(&self, mut result: Judged) -> Judged {
-        let mut of_probe =
-            self.0.iter().filter(|(deviation, _)| deviation.probes.iter().any(|probe| wild(probe, &result.id)));
+        let mut of_probe = self
+            .deviations
+            .iter()
+            .filter(|(deviation, _)| deviation.probes.iter().any(|probe| wild(probe, &result.id)));
         let Some(first) = of_probe.clone().next() else { return result };
         if let Some((deviation, _)) = of_probe.clone().find(|(deviation, _)| deviation.describes(&result)) {
             result.expected = Expected::Deviation;
             result.as_expected = true;
             result.because = format!("known deviation: {} ({})", deviation.note, deviation.reference);
         } else if result.outcome == Verdict::Pass {
-            if let Some((deviation, _)) = of_probe.find(|(_, applies)| *applies == Applies::Yes) {
+            if let Some((deviation, _)) = of_probe.find(|(it, applies)| *applies == Applies::Yes && !it.sometimes) {
                 result.expected = Expected::Deviation;
                 result.as_expected = false;
                 result.because =
