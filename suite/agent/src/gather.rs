@@ -214,6 +214,9 @@ fn sysctls() -> BTreeMap<String, String> {
 
 fn missing_paths(catalogue: &[&'static Probe]) -> BTreeMap<String, String> {
     let mut missing = BTreeMap::new();
+    if procfs::scratch_place().is_none() {
+        missing.insert(Need::Scratch.to_string(), sys::errno_name(libc::EACCES).to_owned());
+    }
     for need in catalogue.iter().flat_map(|probe| probe.needs) {
         let Need::Path(path) = need else { continue };
         if let Err(e) = sys::open(path, libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK, 0) {

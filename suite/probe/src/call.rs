@@ -56,6 +56,7 @@ calls! {
     Mmap mmap SYS_mmap;
     Munmap munmap SYS_munmap;
     Mremap mremap SYS_mremap;
+    RemapFilePages remap_file_pages SYS_remap_file_pages;
     Mprotect mprotect SYS_mprotect;
     Msync msync SYS_msync;
     Madvise madvise SYS_madvise;
@@ -100,6 +101,8 @@ calls! {
     FutexWake futex_wake SYS_futex_wake;
     FutexWait futex_wait SYS_futex_wait;
     FutexRequeue futex_requeue SYS_futex_requeue;
+    ProcessMadvise process_madvise SYS_process_madvise;
+    PkeyMprotect pkey_mprotect SYS_pkey_mprotect;
 }
 
 impl Sys {

@@ -178,8 +178,21 @@ impl Context {
         gid: u32,
         body: impl FnOnce(&mut Context) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
+        self.as_member(uid, gid, &[], body)
+    }
+
+    /// Runs `body` in another process as this user and group with these supplementary groups, without capabilities.
+    ///
+    /// The probe declares [`crate::Need::OtherUsers`].
+    pub fn as_member<T: Serialize + DeserializeOwned>(
+        &mut self,
+        uid: u32,
+        gid: u32,
+        groups: &[u32],
+        body: impl FnOnce(&mut Context) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
         self.fork(move |cx| {
-            become_user(uid, gid)?;
+            become_user(uid, gid, groups)?;
             body(cx)
         })?
         .join()
@@ -240,8 +253,8 @@ impl Context {
 }
 
 /// Makes this process the user: groups first, then uid; capabilities go with it.
-fn become_user(uid: u32, gid: u32) -> Result<(), Stop> {
-    sys::setgroups(&[])?;
+fn become_user(uid: u32, gid: u32, groups: &[u32]) -> Result<(), Stop> {
+    sys::setgroups(groups)?;
     sys::setgid_all(gid)?;
     sys::setuid_all(uid)?;
     // A change of the effective ids clears the dumpable flag, and /proc/self would belong to root.

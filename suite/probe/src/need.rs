@@ -47,6 +47,8 @@ pub enum Need {
     Swap,
     /// The security module of that name is active.
     Lsm(&'static str),
+    /// One of [`crate::procfs::SCRATCH_PLACES`] is a directory where this user can create files.
+    Scratch,
 }
 
 /// A kind of namespace that a probe may create.
@@ -107,6 +109,7 @@ impl std::fmt::Display for Need {
             Self::Cpus(n) => write!(f, "cpus:{n}"),
             Self::Swap => write!(f, "swap"),
             Self::Lsm(name) => write!(f, "lsm:{name}"),
+            Self::Scratch => write!(f, "scratch"),
         }
     }
 }

@@ -122,6 +122,11 @@ impl<T> Peer<T> {
         Ok(sys::kill(self.pid, signal)?)
     }
 
+    /// Whether the peer gives its result, or ends, within this time: for claims that it is woken.
+    pub fn has_result_within(&self, millis: i32) -> Result<bool, Stop> {
+        Ok(sys::poll_in(&self.result, millis)?)
+    }
+
     fn wait(&mut self) -> Result<Exit, Stop> {
         // The worker's deadline bounds this: a peer that never ends is killed with its probe.
         let (_, status) = sys::waitpid(self.pid, 0)?;

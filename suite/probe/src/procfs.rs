@@ -165,3 +165,14 @@ pub fn mqueue_place() -> Option<&'static str> {
 pub fn read(path: &str) -> Result<String, Stop> {
     fs::read_to_string(path).map_err(|e| Stop::broken(format!("failed to read {path}: {e}")))
 }
+
+/// Where a file on the working file system of the cell is made: the usual places, then the root of an empty image.
+pub const SCRATCH_PLACES: [&str; 3] = ["/var/tmp", "/tmp", "/"];
+
+/// The first of [`SCRATCH_PLACES`] where this user can create a file.
+pub fn scratch_place() -> Option<&'static str> {
+    SCRATCH_PLACES.into_iter().find(|place| {
+        // access(2) asks the kernel for this user; a read-only mount refuses as well.
+        nix::unistd::access(*place, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).is_ok()
+    })
+}

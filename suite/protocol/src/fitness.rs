@@ -2,6 +2,7 @@
 
 use crate::facts::{Facts, Ground};
 use caps::Capability;
+use shmcheck_probe::procfs::SCRATCH_PLACES;
 use shmcheck_probe::{Isolate, Need, Probe, Stop};
 
 /// A need that the place does not meet.
@@ -75,6 +76,10 @@ fn check(need: Need, facts: &Facts, fresh: Option<&Ground>) -> Option<Unmet> {
         Need::Swap => (facts.swap == 0).then(|| "no swap space".to_owned()),
         Need::Lsm(name) => {
             (!facts.lsms.iter().any(|lsm| lsm == name)).then(|| format!("active: {}", facts.lsms.join(",")))
+        }
+        Need::Scratch => {
+            let refused = facts.missing_paths.get(&need.to_string());
+            refused.map(|_| format!("none of {} can be written", SCRATCH_PLACES.join(", ")))
         }
     };
     found.map(|found| Unmet::new(need, found))

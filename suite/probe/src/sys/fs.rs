@@ -74,7 +74,7 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     ret("pipe2", unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) })?;
     // SAFETY: the call returned a descriptor that nobody else owns.
     let reading = unsafe { OwnedFd::from_raw_fd(ends[0]) };
-    // SAFETY: as above.
+    // SAFETY: the call returned a second descriptor that nobody else owns.
     let writing = unsafe { OwnedFd::from_raw_fd(ends[1]) };
     Ok((reading, writing))
 }
@@ -90,4 +90,34 @@ pub fn poll_in(fd: &impl AsRawFd, millis: i32) -> Result<bool> {
             Err(e) => return Err(e),
         }
     }
+}
+
+/// `mount(source, target, type, flags, data)`—in a mount namespace of the probe's own.
+pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong, data: &str) -> Result<()> {
+    let [source, target, kind, data] = [source, target, kind, data].map(cstr);
+    // SAFETY: all strings are C strings that outlive the call.
+    let value = unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
+    ret("mount", value).map(drop)
+}
+
+/// `futimens(fd)`—sets access and modification time to this second.
+pub fn set_times(fd: c_int, seconds: i64) -> Result<()> {
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+    let both = [time, time];
+    // SAFETY: the array has the two times.
+    ret("futimens", unsafe { libc::futimens(fd, both.as_ptr()) }).map(drop)
+}
+
+/// `ioctl(fd, FS_IOC_GETFLAGS)`—the file's attributes, ioctl_iflags(2).
+pub fn attributes(fd: c_int) -> Result<c_int> {
+    let mut value: c_int = 0;
+    // SAFETY: the buffer is an int, which is what every file system writes here.
+    ret("ioctl", unsafe { libc::ioctl(fd, libc::FS_IOC_GETFLAGS, &raw mut value) })?;
+    Ok(value)
+}
+
+/// `ioctl(fd, FS_IOC_SETFLAGS)`—sets the file's attributes.
+pub fn set_attributes(fd: c_int, value: c_int) -> Result<()> {
+    // SAFETY: the buffer is an int that outlives the call.
+    ret("ioctl", unsafe { libc::ioctl(fd, libc::FS_IOC_SETFLAGS, &raw const value) }).map(drop)
 }

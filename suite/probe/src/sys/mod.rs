@@ -3,12 +3,14 @@
 //! Each wrapper returns the call's value or an [`Error`] with the call's name and errno. Where the C library and the
 //! system call can differ, the library's function has the plain name and the system call stands in [`raw`].
 
+pub mod abi32;
 pub mod again;
 pub mod fs;
 pub mod futex;
 pub mod memfd;
 pub mod mman;
 pub mod notify;
+pub mod numa;
 pub mod posix;
 pub mod process;
 pub mod pthread;
@@ -19,14 +21,18 @@ pub mod shm;
 pub mod sync;
 pub mod tmpfs;
 pub mod trace;
+pub mod uffd;
 
+pub use abi32::*;
 pub use fs::*;
 pub use memfd::*;
 pub use mman::*;
 pub use notify::*;
+pub use numa::*;
 pub use posix::*;
 pub use process::*;
 pub use queue::*;
+pub use sem::*;
 pub use shm::*;
 
 use std::cell::Cell;
@@ -58,6 +64,11 @@ thread_local! {
 /// The name of the call that the last wrapper of this thread made; failure messages name it.
 pub fn last_call() -> &'static str {
     LAST_CALL.get()
+}
+
+/// Notes the name of the call that is being made, where no convention below applies.
+pub(crate) fn note_call(call: &'static str) {
+    LAST_CALL.set(call);
 }
 
 /// Turns the convention "−1 and errno" into a result, and notes the call's name.

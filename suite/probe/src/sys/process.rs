@@ -76,6 +76,12 @@ pub fn seteuid(uid: uid_t) -> Result<()> {
     ret("seteuid", unsafe { libc::seteuid(uid) }).map(drop)
 }
 
+/// `setegid(gid)`—the effective group id alone.
+pub fn setegid(gid: gid_t) -> Result<()> {
+    // SAFETY: no memory is passed.
+    ret("setegid", unsafe { libc::setegid(gid) }).map(drop)
+}
+
 /// `unshare(flags)`
 pub fn unshare(flags: c_int) -> Result<()> {
     // SAFETY: namespaces and tables of this process change, no memory is passed.
@@ -132,4 +138,58 @@ pub fn clock(id: libc::clockid_t) -> (i64, i64) {
 pub fn sched_yield() {
     // SAFETY: no memory is passed.
     unsafe { libc::sched_yield() };
+}
+
+/// `execve(path, [path], [])`—returns only when it is refused. Descriptors without `FD_CLOEXEC` stay open.
+pub fn execve(path: &str) -> Result<std::convert::Infallible> {
+    let path = super::cstr(path);
+    let arguments = [path.as_ptr(), std::ptr::null()];
+    let environment = [std::ptr::null()];
+    // SAFETY: both lists end with a null pointer, and all strings outlive the call.
+    Err(match ret("execve", unsafe { libc::execve(path.as_ptr(), arguments.as_ptr(), environment.as_ptr()) }) {
+        Err(refused) => refused,
+        Ok(_) => super::Error { call: "execve", errno: 0 },
+    })
+}
+
+/// `ptrace(PTRACE_TRACEME)`—this process stops with SIGTRAP after its next successful execve, for its parent to see.
+pub fn trace_me() -> Result<()> {
+    // SAFETY: this request ignores its other arguments.
+    ret("ptrace", unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }).map(drop)
+}
+
+/// `brk(0)`—the end of this process's data segment.
+pub fn program_break() -> i64 {
+    // SAFETY: an impossible address changes nothing; the system call returns the present end.
+    unsafe { libc::syscall(libc::SYS_brk, 0) }
+}
+
+/// `sigaction(signal)`—a handler that does nothing, with these flags (`SA_RESTART` or 0).
+pub fn catch_signal(signal: c_int, flags: c_int) -> Result<()> {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: sigaction is plain numbers and a pointer, for which zero is a value; the mask is empty.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(c_int) as libc::sighandler_t;
+    action.sa_flags = flags;
+    // SAFETY: the handler only returns, which is safe at any moment.
+    ret("sigaction", unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) }).map(drop)
+}
+
+/// `clone(flags | SIGCHLD)`—a fork that shares what the flags name, such as `CLONE_SYSVSEM`, but never memory.
+///
+/// As with [`fork`], the child ends with [`exit_now`].
+pub fn fork_with(flags: c_int) -> Result<pid_t> {
+    let flags = libc::c_long::from(flags & !(libc::CLONE_VM | libc::CLONE_THREAD) | libc::SIGCHLD);
+    // SAFETY: without a stack of its own and without shared memory clone is fork, in a process with one thread.
+    let pid = unsafe { super::raw::call("clone", libc::SYS_clone, &[flags, 0, 0, 0, 0]) }?;
+    Ok(pid_t::try_from(pid).unwrap_or(-1))
+}
+
+/// `execve("/proc/self/exe")` under `PTRACE_TRACEME`—the new program stops before its first instruction (state `t`),
+/// and nothing of it ever runs when the parent kills it there. Returns only where it is refused.
+pub fn exec_stopped() -> super::Error {
+    match trace_me().and_then(|()| execve("/proc/self/exe")) {
+        Err(refused) => refused,
+        Ok(never) => match never {},
+    }
 }

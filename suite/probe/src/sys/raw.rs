@@ -25,6 +25,38 @@ pub fn numbers(sys: Sys, args: &[c_long]) -> Result<c_long> {
     unsafe { call(sys.name(), sys.number(), args) }
 }
 
+/// `semget(key, nsems, flags)`—the system call.
+pub fn semget(key: i32, nsems: i32, flags: i32) -> Result<i32> {
+    let id = numbers(Sys::Semget, &[key.into(), nsems.into(), flags.into()])?;
+    Ok(i32::try_from(id).unwrap_or(-1))
+}
+
+/// `semop(id, ops, count)`—the system call; the C library makes semtimedop of it.
+pub fn semop(id: i32, ops: &[super::SemOp]) -> Result<()> {
+    // The kernel only reads the array.
+    numbers(Sys::Semop, &[id.into(), ops.as_ptr() as c_long, length(ops.len())]).map(drop)
+}
+
+/// `semtimedop(id, ops, count, timeout)`—the system call, with a time that could be seen to change.
+pub fn semtimedop(id: i32, ops: &[super::SemOp], timeout: &mut libc::timespec) -> Result<()> {
+    let timeout = std::ptr::from_mut(timeout) as c_long;
+    let args = [id.into(), ops.as_ptr() as c_long, length(ops.len()), timeout];
+    // SAFETY: the array is only read; a kernel that wrote to the time would find it writable.
+    unsafe { call(Sys::Semtimedop.name(), Sys::Semtimedop.number(), &args) }.map(drop)
+}
+
+/// `semctl(id, num, command, argument)`—the system call with a plain number as argument.
+///
+/// For commands that ignore the argument or take a number, and for addresses the kernel is to reject.
+pub fn semctl(id: i32, num: i32, command: i32, argument: usize) -> Result<c_long> {
+    #[expect(clippy::cast_possible_wrap, reason = "an address has the same width as long")]
+    numbers(Sys::Semctl, &[id.into(), num.into(), command.into(), argument as c_long])
+}
+
+fn length(n: usize) -> c_long {
+    c_long::try_from(n).unwrap_or(c_long::MAX)
+}
+
 /// `shmget(key, size, flags)`—the system call.
 pub fn shmget(key: i32, size: usize, flags: i32) -> Result<i32> {
     #[expect(clippy::cast_possible_wrap, reason = "size_t and long have the same width; the kernel sees the same bits")]

@@ -219,3 +219,76 @@ pub fn shm_usage() -> Result<(c_int, ShmUsage)> {
     let value = unsafe { libc::shmctl(0, SHM_INFO, (&raw mut usage).cast()) };
     ret("shmctl", value).map(|highest| (highest, usage))
 }
+
+/// The position of the page size's logarithm in shmget's flags, shmget(2).
+pub const SHM_HUGE_SHIFT: c_int = 26;
+
+/// The bits of shmget's flags that ask for huge pages of 2^`log2` bytes, shmget(2).
+pub const fn shm_huge(log2: c_int) -> c_int {
+    log2 << SHM_HUGE_SHIFT
+}
+
+/// What the system call fills for `IPC_STAT`: `struct shmid64_ds`, include/uapi/asm-generic/shmbuf.h.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct KernelStat {
+    key: i32,
+    uid: u32,
+    gid: u32,
+    cuid: u32,
+    cgid: u32,
+    mode: u32,
+    seq: u16,
+    pad: [u16; 3],
+    reserved: [u64; 2],
+    segsz: usize,
+    atime: i64,
+    dtime: i64,
+    ctime: i64,
+    cpid: i32,
+    lpid: i32,
+    nattch: u64,
+    unused: [u64; 2],
+}
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<KernelStat>() == 112 && std::mem::offset_of!(KernelStat, segsz) == 48);
+
+/// `shmctl(id or index, command)` past the C library, for the commands of [`shm_stat_by`].
+pub fn shm_stat_raw(id: c_int, command: c_int) -> Result<(c_int, ShmStat)> {
+    let mut ds = KernelStat::default();
+    let buffer = (&raw mut ds) as libc::c_long;
+    // SAFETY: the buffer has the layout of the kernel's shmid64_ds, as these commands expect.
+    let value = unsafe { super::raw::call("shmctl", libc::SYS_shmctl, &[id.into(), command.into(), buffer]) }?;
+    let KernelStat { key, uid, gid, cuid, cgid, mode, seq, segsz, atime, dtime, ctime, cpid, lpid, nattch, .. } = ds;
+    let stat = ShmStat { key, uid, gid, cuid, cgid, mode, seq, segsz, atime, dtime, ctime, cpid, lpid, nattch };
+    Ok((c_int::try_from(value).unwrap_or(-1), stat))
+}
+
+unsafe extern "C" {
+    #[link_name = "ftok"]
+    fn c_ftok(path: *const libc::c_char, project: c_int) -> libc::key_t;
+}
+
+/// `ftok(path, project)`—a key from a file and a number.
+pub fn ftok(path: &str, project: c_int) -> Result<i32> {
+    let path = super::cstr(path);
+    // SAFETY: the path is a C string that outlives the call.
+    ret("ftok", unsafe { c_ftok(path.as_ptr(), project) })
+}
+
+/// The machine code of a function that returns at once; empty where this suite does not know it.
+pub const RETURN_CODE: &[u8] = if cfg!(target_arch = "x86_64") {
+    &[0xc3]
+} else if cfg!(target_arch = "aarch64") {
+    &[0xc0, 0x03, 0x5f, 0xd6]
+} else {
+    &[]
+};
+
+/// Calls the code at `address`, which is [`RETURN_CODE`]; faults where it may not be executed.
+pub fn execute(address: usize) {
+    // SAFETY: a function pointer has the size of an address; what stands there is this architecture's return.
+    let code = unsafe { std::mem::transmute::<usize, extern "C" fn()>(address) };
+    code();
+}

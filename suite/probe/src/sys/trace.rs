@@ -3,13 +3,6 @@
 use super::{Result, errno, ret};
 use libc::{c_int, c_long, c_void, pid_t};
 
-/// `ptrace(PTRACE_TRACEME)`
-pub fn trace_me() -> Result<()> {
-    let null: *mut c_void = std::ptr::null_mut();
-    // SAFETY: the request takes no memory.
-    ret("ptrace", unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, null, null) }).map(drop)
-}
-
 /// `ptrace(request, pid, 0, signal)`—for requests that let a stopped tracee go on.
 pub fn trace_resume(request: libc::c_uint, pid: pid_t, signal: c_int) -> Result<()> {
     let null: *mut c_void = std::ptr::null_mut();

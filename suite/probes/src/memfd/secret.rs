@@ -178,7 +178,7 @@ const NO_PTRACE: Probe = Probe {
         let open = Map::shared_anonymous(16)?;
         open.write(0, 7);
         let holder = cx.fork(|_| {
-            sys::trace::trace_me()?;
+            sys::trace_me()?;
             Ok(sys::trace::raise(libc::SIGSTOP)?)
         })?;
         let (_, status) = sys::waitpid(holder.pid(), 0)?;

@@ -310,7 +310,7 @@ fn signal(cx: &mut Context) -> Outcome {
 pub(crate) fn interrupted_fallocate(cx: &mut Context, fd: i32, length: i64) -> Result<String, Stop> {
     let peer = cx.fork(move |_| {
         sys::trace::interrupt_by(libc::SIGUSR1)?;
-        sys::trace::trace_me()?;
+        sys::trace_me()?;
         sys::trace::raise(libc::SIGSTOP)?;
         Ok(sys::fallocate(fd, 0, 0, length).map_or_else(|e| e.name(), |()| "success").to_owned())
     })?;
