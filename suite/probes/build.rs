@@ -1,6 +1,5 @@
-//! Embeds the sources of the probes: `explain` prints a probe's own.
+//! Packs the sources of the probes: `explain` prints a probe's own.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs, io};
 
@@ -9,17 +8,19 @@ fn main() -> io::Result<()> {
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files)?;
     files.sort();
-    let mut code = String::from("&[\n");
+    // Name, length and text of each file, one after the other; see src/source.rs.
+    let mut all = Vec::new();
     for file in &files {
         println!("cargo::rerun-if-changed={}", file.display());
-        let name = file.strip_prefix(&root).unwrap_or(file);
-        let _ =
-            writeln!(code, "    ({:?}, include_str!({:?})),", name.display().to_string(), file.display().to_string());
+        let name = file.strip_prefix(&root).unwrap_or(file).display().to_string();
+        let text = fs::read(file)?;
+        all.extend(format!("{name}\n{}\n", text.len()).as_bytes());
+        all.extend(text);
     }
-    code.push(']');
     // A new file changes its folder.
     println!("cargo::rerun-if-changed=src");
-    fs::write(PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("sources.rs"), code)
+    let packed = miniz_oxide::deflate::compress_to_vec(&all, 9);
+    fs::write(PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("sources.bin"), packed)
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

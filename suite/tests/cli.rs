@@ -29,12 +29,6 @@ fn words_and_exit_codes() {
         .case("../tests/cli/*.trycmd");
 }
 
-/// Every example of the README that is marked as console is run.
-#[test]
-fn examples_of_the_readme() {
-    trycmd::TestCases::new().register_bin("shmcheck", support::program()).env("NO_COLOR", "1").case("../../README.md");
-}
-
 #[test]
 fn a_closed_pipe_ends_quietly() {
     let matrix: &[&[&str]] = &[
@@ -119,4 +113,29 @@ fn list_in_json_has_calls_and_errnos() {
     let provokes = |probe: &serde_json::Value| probe["provokes"].as_array().is_some_and(|pairs| !pairs.is_empty());
     assert!(listed.iter().any(provokes), "no probe names an errno");
     assert!(listed.iter().any(|probe| probe["calls"][0] == "shmget"), "no probe names shmget");
+}
+
+/// The reference is whole: each chapter has a page, each probe one entry in it, and the index leads to every page.
+#[test]
+fn every_probe_is_in_the_reference_once() {
+    let page = |words: &[&str]| {
+        let output = shmcheck().args(["explain", "--format", "markdown"]).args(words).output().expect("it runs");
+        assert!(output.status.success(), "explain {words:?}");
+        String::from_utf8(output.stdout).expect("Markdown is text")
+    };
+    let index = page(&[]);
+    for chapter in shmcheck_probes::CHAPTERS {
+        assert!(index.contains(&format!("({}.md)", chapter.name)), "the index lacks {}", chapter.name);
+        let text = page(&[chapter.name]);
+        assert!(text.starts_with("# "), "{} has no heading", chapter.name);
+        for probe in chapter.probes() {
+            let heading = format!("### `{}`", probe.id);
+            assert_eq!(text.lines().filter(|line| *line == heading).count(), 1, "{}", probe.id);
+        }
+        let entries = text.lines().filter(|line| line.starts_with("### ")).count();
+        assert_eq!(entries, chapter.probes().count(), "{} has entries of no probe", chapter.name);
+        for line in text.lines().filter(|line| line.starts_with('|')) {
+            assert_eq!(line.matches('|').count() - line.matches("\\|").count(), 4, "{}: {line}", chapter.name);
+        }
+    }
 }

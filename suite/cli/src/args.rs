@@ -193,6 +193,19 @@ pub(crate) struct ExplainArgs {
     /// A probe's id, or a chapter's name or number
     #[arg(value_name = "ID|CHAPTER")]
     pub(crate) what: Option<String>,
+    /// Human or markdown: the page that the book has of it
+    #[arg(long, value_enum, default_value_t, value_name = "FMT")]
+    pub(crate) format: ExplainFormat,
+}
+
+/// A format of `explain`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainFormat {
+    /// For a person
+    #[default]
+    Human,
+    /// A page of the reference
+    Markdown,
 }
 
 #[derive(Debug, Args)]

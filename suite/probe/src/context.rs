@@ -91,12 +91,12 @@ impl Context {
 
     /// Fails unless `got` equals `wanted`.
     pub fn expect_eq<T: PartialEq + Debug>(&self, what: &str, got: T, wanted: T) -> Outcome {
-        if got == wanted { Ok(()) } else { Err(Stop::fail(what, format!("{wanted:?}"), format!("{got:?}"))) }
+        if got == wanted { Ok(()) } else { Err(differs(what, "", &wanted, &got)) }
     }
 
     /// Fails if `got` equals `other`.
     pub fn expect_ne<T: PartialEq + Debug>(&self, what: &str, got: T, other: T) -> Outcome {
-        if got != other { Ok(()) } else { Err(Stop::fail(what, format!("anything but {other:?}"), format!("{got:?}"))) }
+        if got != other { Ok(()) } else { Err(differs(what, "anything but ", &other, &got)) }
     }
 
     /// Fails unless the condition holds; `wanted` and `got` say what was compared.
@@ -111,17 +111,15 @@ impl Context {
 
     /// Fails unless the call is refused with one of these errnos; the probe's clauses say what allows several.
     pub fn expect_errno_of<T: Debug>(&self, errnos: &[i32], call: impl FnOnce() -> sys::Result<T>) -> Outcome {
-        let wanted = || errnos.iter().map(|e| errno_name(*e)).collect::<Vec<_>>().join(" or ");
         match call() {
-            Err(e) if errnos.contains(&e.errno) => Ok(()),
-            Err(e) => Err(Stop::fail(e.call, wanted(), e.name())),
-            Ok(value) => Err(Stop::fail(sys::last_call(), wanted(), format!("success ({value:?})"))),
+            Err(e) => held_against(errnos, e),
+            Ok(value) => Err(not_refused(errnos, &value)),
         }
     }
 
     /// Fails unless the call succeeds; its value.
     pub fn expect_ok<T>(&self, call: impl FnOnce() -> sys::Result<T>) -> Result<T, Stop> {
-        call().map_err(|e| Stop::fail(e.call, "success", e.name()))
+        call().map_err(refused)
     }
 
     /// Fails unless `body`, run in a process of its own, dies by this signal.
@@ -250,6 +248,35 @@ impl Context {
             Some(_) => Ok(false),
         })
     }
+}
+
+// What becomes of an expectation that does not hold. Not generic and out of line: the catalogue has thousands.
+
+#[inline(never)]
+fn held_against(errnos: &[i32], seen: sys::Error) -> Outcome {
+    if errnos.contains(&seen.errno) { Ok(()) } else { Err(Stop::fail(seen.call, names(errnos), seen.name())) }
+}
+
+#[cold]
+#[inline(never)]
+fn not_refused(errnos: &[i32], value: &dyn Debug) -> Stop {
+    Stop::fail(sys::last_call(), names(errnos), format!("success ({value:?})"))
+}
+
+#[cold]
+#[inline(never)]
+fn refused(error: sys::Error) -> Stop {
+    Stop::fail(error.call, "success", error.name())
+}
+
+#[cold]
+#[inline(never)]
+fn differs(what: &str, prefix: &str, wanted: &dyn Debug, got: &dyn Debug) -> Stop {
+    Stop::fail(what, format!("{prefix}{wanted:?}"), format!("{got:?}"))
+}
+
+fn names(errnos: &[i32]) -> String {
+    errnos.iter().map(|e| errno_name(*e)).collect::<Vec<_>>().join(" or ")
 }
 
 /// Makes this process the user: groups first, then uid; capabilities go with it.

@@ -54,47 +54,47 @@ pub struct Peer<T> {
     value: PhantomData<T>,
 }
 
+/// Forks; the child runs `body`, sends the bytes it returns and ends without destructors. The child's number and the
+/// end of the pipe that its bytes come out of.
+///
+/// Not generic: the catalogue has a thousand peers, and one copy of this is enough.
+fn start(cx: &mut Context, body: &mut dyn FnMut(&mut Context) -> Vec<u8>) -> Result<(libc::pid_t, OwnedFd), Stop> {
+    let (reading, writing) = sys::pipe()?;
+    let parent = sys::getpid();
+    let lane = cx.next_lane();
+    let pid = sys::fork()?;
+    if pid == 0 {
+        drop(reading);
+        // A peer must not outlive its probe; the parent may already be gone when this takes effect.
+        let armed = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
+        if armed.is_err() || nix::unistd::getppid().as_raw() != parent && !cx.crosses_pid_namespace() {
+            sys::exit_now(1);
+        }
+        cx.enter_lane(lane);
+        let bytes = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(cx))).unwrap_or_else(|cause| {
+            let stop: Result<(), Stop> = Err(Stop::broken(format!("panic in a peer: {}", panic_text(&*cause))));
+            serde_json::to_vec(&stop).unwrap_or_default()
+        });
+        let sent = File::from(writing).write_all(&bytes);
+        sys::exit_now(i32::from(sent.is_err()));
+    }
+    Ok((pid, reading))
+}
+
 impl<T: Serialize + DeserializeOwned> Peer<T> {
     /// Forks; the child runs `body`, sends its result and ends without destructors.
     pub(crate) fn spawn(cx: &mut Context, body: impl FnOnce(&mut Context) -> Result<T, Stop>) -> Result<Self, Stop> {
-        let (reading, writing) = sys::pipe()?;
-        let parent = sys::getpid();
-        let lane = cx.next_lane();
-        let pid = sys::fork()?;
-        if pid == 0 {
-            drop(reading);
-            // A peer must not outlive its probe; the parent may already be gone when this takes effect.
-            let armed = sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong);
-            if armed.is_err() || nix::unistd::getppid().as_raw() != parent && !cx.crosses_pid_namespace() {
-                sys::exit_now(1);
-            }
-            cx.enter_lane(lane);
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| body(cx)))
-                .unwrap_or_else(|cause| Err(Stop::broken(format!("panic in a peer: {}", panic_text(&*cause)))));
-            let sent = serde_json::to_vec(&outcome).map(|bytes| File::from(writing).write_all(&bytes));
-            sys::exit_now(i32::from(!matches!(sent, Ok(Ok(())))));
-        }
-        Ok(Self { pid, result: reading, reaped: false, value: PhantomData })
+        let mut body = Some(body);
+        let (pid, result) = start(cx, &mut |cx| {
+            let outcome = body.take().map(|body| body(cx));
+            serde_json::to_vec(&outcome.unwrap_or_else(|| Err(Stop::broken("a peer ran twice")))).unwrap_or_default()
+        })?;
+        Ok(Self { pid, result, reaped: false, value: PhantomData })
     }
 
     /// Waits for the peer's result: its value, or its own reason to stop.
     pub fn join(mut self) -> Result<T, Stop> {
-        let mut bytes = Vec::new();
-        let mut file = File::from(self.result.try_clone()?);
-        let mut chunk = [0; 4096];
-        loop {
-            if !sys::poll_in(&self.result, PATIENCE_MS)? {
-                return Err(Stop::broken(format!("peer {} gave no result within {PATIENCE_MS} ms", self.pid)));
-            }
-            match file.read(&mut chunk)? {
-                0 => break,
-                n => bytes.extend_from_slice(&chunk[..n]),
-            }
-        }
-        let exit = self.wait()?;
-        if bytes.is_empty() {
-            return Err(Stop::broken(format!("a peer ended with {exit} and without a result")));
-        }
+        let bytes = self.bytes()?;
         serde_json::from_slice::<Result<T, Stop>>(&bytes)
             .map_err(|e| Stop::broken(format!("a peer's result cannot be read: {e}")))?
     }
@@ -125,6 +125,27 @@ impl<T> Peer<T> {
     /// Whether the peer gives its result, or ends, within this time: for claims that it is woken.
     pub fn has_result_within(&self, millis: i32) -> Result<bool, Stop> {
         Ok(sys::poll_in(&self.result, millis)?)
+    }
+
+    /// Everything that the peer sent, once it has ended.
+    fn bytes(&mut self) -> Result<Vec<u8>, Stop> {
+        let mut bytes = Vec::new();
+        let mut file = File::from(self.result.try_clone()?);
+        let mut chunk = [0; 4096];
+        loop {
+            if !sys::poll_in(&self.result, PATIENCE_MS)? {
+                return Err(Stop::broken(format!("peer {} gave no result within {PATIENCE_MS} ms", self.pid)));
+            }
+            match file.read(&mut chunk)? {
+                0 => break,
+                n => bytes.extend_from_slice(&chunk[..n]),
+            }
+        }
+        let exit = self.wait()?;
+        if bytes.is_empty() {
+            return Err(Stop::broken(format!("a peer ended with {exit} and without a result")));
+        }
+        Ok(bytes)
     }
 
     fn wait(&mut self) -> Result<Exit, Stop> {

@@ -1,14 +1,14 @@
 //! A probe's own source, cut out of the file that defines it.
 
 use shmcheck_probe::Probe;
+use std::sync::OnceLock;
 
-/// Every source file of this crate by its path below the crate's folder.
-const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sources.rs"));
+/// Every source file of this crate, packed by the build script: name, length and text, one after the other.
+const PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sources.bin"));
 
 /// The item that defines the probe, and the functions behind it up to the next item that is no function.
 pub fn of(probe: &Probe) -> Option<String> {
-    let path = probe.location.file();
-    let (_, text) = FILES.iter().find(|(name, _)| path.ends_with(name))?;
+    let text = file_of(probe)?;
     let lines: Vec<&str> = text.lines().collect();
     let at = (probe.location.line() as usize).checked_sub(1).filter(|at| *at < lines.len())?;
     let start = (0..=at).rev().find(|n| begins_item(lines[*n]))?;
@@ -18,6 +18,29 @@ pub fn of(probe: &Probe) -> Option<String> {
         end = item_end(&lines, end + 1)?;
     }
     Some(lines[start..=end].iter().flat_map(|line| [line, "\n"]).collect())
+}
+
+/// What the file that defines the probe is about: the first sentence of its own documentation.
+pub fn about(probe: &Probe) -> Option<String> {
+    let lines = file_of(probe)?.lines().map_while(|line| line.strip_prefix("//!"));
+    let text = lines.map(str::trim).take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    Some(text.split_once(". ").map_or(text.as_str(), |(first, _)| first).to_owned())
+}
+
+/// The text of the file that defines the probe.
+fn file_of(probe: &Probe) -> Option<&'static str> {
+    static ALL: OnceLock<Option<String>> = OnceLock::new();
+    let unpack = || String::from_utf8(miniz_oxide::inflate::decompress_to_vec(PACKED).ok()?).ok();
+    let mut rest = ALL.get_or_init(unpack).as_deref()?;
+    loop {
+        let (name, tail) = rest.split_once('\n')?;
+        let (length, tail) = tail.split_once('\n')?;
+        let (text, tail) = tail.split_at_checked(length.parse().ok()?)?;
+        if probe.location.file().ends_with(name) {
+            return Some(text);
+        }
+        rest = tail;
+    }
 }
 
 fn begins_item(line: &str) -> bool {

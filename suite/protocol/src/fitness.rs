@@ -3,7 +3,7 @@
 use crate::facts::{Facts, Ground};
 use caps::Capability;
 use shmcheck_probe::procfs::SCRATCH_PLACES;
-use shmcheck_probe::{Isolate, Need, Probe, Stop};
+use shmcheck_probe::{Isolate, Namespace, Need, Probe, Stop};
 
 /// A need that the place does not meet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +55,10 @@ fn check(need: Need, facts: &Facts, fresh: Option<&Ground>) -> Option<Unmet> {
             (fresh.is_none() && facts.shared_ipc).then(|| "the IPC namespace is shared with other programs".to_owned())
         }
         Need::New(kind) => {
-            let refused = facts.refused_namespaces.get(kind.name());
-            refused.map(|errno| format!("unshare({}) → {errno}", kind.name()))
+            let refused = facts.refused_namespaces.get(kind.name()).map(|e| format!("unshare({}) → {e}", kind.name()));
+            // Only a user namespace can be made without the capability, clone(2).
+            let allowed = kind == Namespace::User || holds(&ground.effective, Capability::CAP_SYS_ADMIN);
+            refused.or_else(|| (!allowed).then(|| "CAP_SYS_ADMIN is not in the effective set".to_owned()))
         }
         Need::DevShm => ground.dev_shm.refused.clone(),
         Need::Mqueue => ground.mqueue.clone(),

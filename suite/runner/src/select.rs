@@ -2,6 +2,7 @@
 
 use globset::{Glob, GlobMatcher};
 use shmcheck_probe::{Chapter, Probe, Sys};
+use std::collections::BTreeSet;
 
 /// One filter of the command line.
 #[derive(Debug)]
@@ -111,12 +112,15 @@ pub fn near_misses(chapters: &[&'static Chapter], text: &str) -> Vec<String> {
     let plain: String = text.chars().filter(|c| !matches!(c, '@' | '!' | '*' | '?' | '[' | ']' | '{' | '}')).collect();
     let plain = plain.trim_end_matches('.');
     let settings = crate::effective::SETTINGS.iter().map(|setting| setting.id.to_owned());
-    let words = chapters
-        .iter()
-        .map(|c| format!("@{}", c.name))
-        .chain(chapters.iter().flat_map(|c| c.probes()).map(|p| p.id.to_owned()).chain(settings));
+    // A glob is held against globs: what ids have before their last dot.
+    let as_meant = |id: &str| match id.rsplit_once('.') {
+        Some((head, _)) if text.contains('*') => format!("{head}.*"),
+        _ => id.to_owned(),
+    };
+    let ids: BTreeSet<String> = chapters.iter().flat_map(|c| c.probes()).map(|p| as_meant(p.id)).collect();
+    let words = chapters.iter().map(|c| format!("@{}", c.name)).chain(ids).chain(settings);
     let mut scored: Vec<(f64, String)> = words
-        .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@')), word))
+        .map(|word| (strsim::jaro_winkler(plain, word.trim_start_matches('@').trim_end_matches(".*")), word))
         .filter(|(score, _)| *score > 0.75)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));

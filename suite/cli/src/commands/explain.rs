@@ -1,11 +1,12 @@
 //! `explain`: what a probe claims and why, for someone on call and for someone who learns the subject.
 
-use crate::args::ExplainArgs;
+use crate::args::{ExplainArgs, ExplainFormat};
+use crate::commands::reference;
 use crate::failure::{Failure, Outcome};
 use crate::output::Streams;
-use shmcheck_probe::{Chapter, Isolate, Probe};
+use shmcheck_probe::{Chapter, Probe};
 use shmcheck_probes::CHAPTERS;
-use shmcheck_runner::effective::SETTINGS;
+use shmcheck_runner::effective::{SETTINGS, Setting};
 use shmcheck_runner::select::near_misses;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -13,35 +14,64 @@ use std::io::Write;
 /// The width of the text in columns.
 const WIDTH: usize = 80;
 
+/// What can be explained.
+enum Subject {
+    Roadmap,
+    /// All of a number: two halves of the roadmap's chapter may have it.
+    Chapters(Vec<&'static Chapter>),
+    Probe(&'static Probe),
+    Setting(&'static Setting),
+}
+
 /// Prints it.
 pub(crate) fn explain(args: &ExplainArgs, _style: Streams) -> Outcome {
-    let text = match args.what.as_deref() {
-        None => roadmap(),
-        Some(what) => about(what)?,
+    let subject = args.what.as_deref().map_or(Ok(Subject::Roadmap), find)?;
+    let text = match args.format {
+        ExplainFormat::Human => match subject {
+            Subject::Roadmap => roadmap(),
+            Subject::Chapters(chapters) => each(&chapters, of_chapter),
+            Subject::Probe(probe) => of_probe(probe),
+            Subject::Setting(setting) => of_setting(setting),
+        },
+        ExplainFormat::Markdown => match subject {
+            Subject::Roadmap => reference::index(),
+            Subject::Chapters(chapters) => each(&chapters, reference::of_chapter),
+            Subject::Probe(probe) => reference::of_probe(probe),
+            Subject::Setting(setting) => reference::of_setting(setting),
+        },
     };
     std::io::stdout().lock().write_all(text.as_bytes())?;
     Ok(0)
 }
 
-fn about(what: &str) -> Result<String, Failure> {
+fn find(what: &str) -> Result<Subject, Failure> {
     if let Some(probe) = CHAPTERS.iter().flat_map(|chapter| chapter.probes()).find(|probe| probe.id == what) {
-        return Ok(of_probe(probe));
+        return Ok(Subject::Probe(probe));
     }
     if let Some(setting) = SETTINGS.iter().find(|setting| setting.id == what) {
-        let mut text = format!("{}\n{}\n\n", setting.id, setting.title);
-        labelled(&mut text, "why", setting.why);
-        labelled(&mut text, "fix", setting.fix);
-        labelled(&mut text, "runs in", "every environment that declares it, compared with what the agent finds there");
-        return Ok(text);
+        return Ok(Subject::Setting(setting));
     }
     let plain = what.trim_start_matches('@');
-    let named = |chapter: &&&Chapter| chapter.name == plain || chapter.number.to_string() == plain;
-    if let Some(chapter) = CHAPTERS.iter().find(named) {
-        return Ok(of_chapter(chapter));
+    let named = |chapter: &&&'static Chapter| chapter.name == plain || chapter.number.to_string() == plain;
+    let chapters: Vec<&'static Chapter> = CHAPTERS.iter().filter(named).copied().collect();
+    if !chapters.is_empty() {
+        return Ok(Subject::Chapters(chapters));
     }
     let near = near_misses(CHAPTERS, what);
     let hint = if near.is_empty() { "see `shmcheck list`".to_owned() } else { format!("near: {}", near.join(", ")) };
     Err(Failure::Nothing(format!("there is no probe or chapter {what:?}; {hint}")))
+}
+
+fn each(chapters: &[&'static Chapter], text: fn(&Chapter) -> String) -> String {
+    chapters.iter().map(|chapter| text(chapter)).collect::<Vec<_>>().join("\n")
+}
+
+fn of_setting(setting: &Setting) -> String {
+    let mut text = format!("{}\n{}\n\n", setting.id, setting.title);
+    labelled(&mut text, "why", setting.why);
+    labelled(&mut text, "fix", setting.fix);
+    labelled(&mut text, "runs in", "every environment that declares it, compared with what the agent finds there");
+    text
 }
 
 fn roadmap() -> String {
@@ -72,12 +102,6 @@ fn of_chapter(chapter: &Chapter) -> String {
 fn of_probe(probe: &'static Probe) -> String {
     let mut text = format!("{}\n{}\n\n", probe.id, probe.title);
     let list = |items: &mut dyn Iterator<Item = String>| items.collect::<Vec<_>>().join("; ");
-    let place = match probe.isolate {
-        Isolate::Fresh => "IPC and mount namespaces of its own where it can have them",
-        Isolate::FreshOnly => "IPC and mount namespaces of its own, or not at all",
-        Isolate::Cell => "the environment's own namespaces",
-        Isolate::CellAlone => "the environment's own namespaces, alone",
-    };
     for (label, words) in [
         ("why", probe.why.to_owned()),
         ("varies", probe.varies.to_owned()),
@@ -85,7 +109,7 @@ fn of_probe(probe: &'static Probe) -> String {
         ("spec", list(&mut probe.spec.iter().map(ToString::to_string))),
         ("calls", list(&mut probe.calls.iter().map(|call| call.name().to_owned()))),
         ("needs", list(&mut probe.needs.iter().map(ToString::to_string))),
-        ("runs in", place.to_owned()),
+        ("runs in", reference::place(probe.isolate).to_owned()),
         ("again", format!("shmcheck run {}", probe.id)),
         ("source", format!("{}:{}", probe.location.file(), probe.location.line())),
     ] {

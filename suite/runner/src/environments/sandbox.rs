@@ -227,7 +227,8 @@ impl Confinement {
             }
         }
         nix::unistd::setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).map_err(step("become group 0"))?;
-        nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).map_err(step("become user 0"))
+        nix::unistd::setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).map_err(step("become user 0"))?;
+        stay_dumpable()
     }
 
     /// As the first process of the pid namespace: file systems, limits, identity, filter.
@@ -264,8 +265,7 @@ impl Confinement {
             let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
             nix::unistd::setresgid(gid, gid, gid).map_err(step("become the group"))?;
             nix::unistd::setresuid(uid, uid, uid).map_err(step("become the user"))?;
-            shmcheck_probe::sys::prctl(libc::PR_SET_DUMPABLE, 1)
-                .map_err(|e| step("keep /proc/self readable")(nix::Error::from_raw(e.errno)))?;
+            stay_dumpable()?;
         } else if let Some(kept) = &kept {
             caps::set(None, CapSet::Inheritable, &CapsHashSet::new())?;
             let have = caps::read(None, CapSet::Permitted)?;
@@ -306,6 +306,13 @@ pub fn enter(confinement: &Confinement) -> Result<(), ConfineError> {
             shmcheck_probe::sys::exit_now(code)
         }
     }
+}
+
+/// A change of ids clears the flag, and /proc/self would belong to root: nobody could look into these processes.
+fn stay_dumpable() -> Result<(), ConfineError> {
+    shmcheck_probe::sys::prctl(libc::PR_SET_DUMPABLE, 1)
+        .map(drop)
+        .map_err(|e| step("keep /proc/self readable")(nix::Error::from_raw(e.errno)))
 }
 
 fn absolute(path: &str) -> PathBuf {
