@@ -8,13 +8,10 @@ use shmcheck_protocol::{Expected, Record, Result};
 /// Judges one record.
 pub fn judge(probe: &Probe, declared: &Declared, mut record: Record) -> Result {
     reattribute(probe, declared, &mut record);
-    let calls = || {
-        probe.all_needs().filter_map(|need| match need {
-            Need::Call(call) => Some(call),
-            _ => None,
-        })
-    };
-    let certain = calls().find(|call| matches!(declared.refusal(*call), Some(Refusal::Always(_))));
+    let certain = probe.all_needs().find_map(|need| match need {
+        Need::Call(call) if matches!(declared.refusal(call), Some(Refusal::Always(_))) => Some(call),
+        _ => None,
+    });
     let expected = if certain.is_some() { Expected::Blocked } else { Expected::Pass };
     let (as_expected, expected, because) = match record.outcome {
         Verdict::Pass => match certain {

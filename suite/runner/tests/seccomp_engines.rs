@@ -167,3 +167,20 @@ fn what_is_handed_is_read_from_a_bundle() {
     let none = Profile::of_bundle(br#"{"linux": {}}"#).expect("it is a bundle");
     assert!(none.is_none());
 }
+
+/// A user's own configuration comes last, its parts in the order of their names.
+#[test]
+fn podman_takes_the_profile_that_its_configuration_names() {
+    let home = tempfile::tempdir().expect("a temporary folder");
+    let folder = home.path().join(".config/containers");
+    std::fs::create_dir_all(folder.join("containers.conf.d")).expect("it can be made");
+    let write = |file: &str, text: &str| std::fs::write(folder.join(file), text).expect("it can be written");
+    write("containers.conf", "[containers]\nseccomp_profile = \"/first.json\"\n");
+    assert_eq!(podman_default_file(Some(home.path())), Some("/first.json".into()));
+    write("containers.conf.d/20-later.conf", "[containers]\nseccomp_profile = \"/later.json\"\n");
+    write("containers.conf.d/10-other.conf", "[containers]\nseccomp_profile = \"/other.json\"\n");
+    write("containers.conf.d/99-note.txt", "[containers]\nseccomp_profile = \"/note.json\"\n");
+    assert_eq!(podman_default_file(Some(home.path())), Some("/later.json".into()));
+    write("containers.conf.d/30-broken.conf", "[containers\n");
+    assert_eq!(podman_default_file(Some(home.path())), Some("/later.json".into()));
+}
