@@ -33,16 +33,19 @@ pub(crate) fn run(
         fresh: facts.fresh.as_ref().map(|_| gather::way(&facts.user)),
     };
     let together = |index: &usize| match catalogue[*index].isolate {
-        Isolate::Fresh | Isolate::FreshOnly => facts.fresh.is_some(),
+        Isolate::Fresh | Isolate::FreshOnly => facts.fresh.is_some() || catalogue[*index].waits,
         Isolate::Cell => true,
         Isolate::CellAlone => false,
     };
-    let (parallel, alone): (VecDeque<usize>, VecDeque<usize>) = selected.iter().copied().partition(together);
+    let (mut parallel, alone): (Vec<usize>, Vec<usize>) = selected.iter().copied().partition(together);
+    // Those that wait begin first, each on a worker that would only sleep otherwise.
+    parallel.sort_by_key(|index| !catalogue[*index].waits);
+    let waiting = parallel.iter().filter(|index| catalogue[**index].waits).count();
     // Waiting probes overlap: one more worker than processors keeps both busy.
-    let jobs = if plan.jobs == 0 { facts.cpus + 1 } else { plan.jobs };
+    let jobs = if plan.jobs == 0 { facts.cpus + 1 + waiting } else { plan.jobs };
     let mut workers = Vec::new();
     let mut outcome = Ok(());
-    for (queue, jobs) in [(parallel, jobs), (alone, 1)] {
+    for (queue, jobs) in [(VecDeque::from(parallel), jobs), (VecDeque::from(alone), 1)] {
         // A runner that is gone takes no more records; what is under way still ends in order, so that nothing is left.
         if outcome.is_ok() {
             outcome = drive(catalogue, &bench, queue, jobs, &mut workers, &mut answer);

@@ -24,6 +24,9 @@ pub struct Probe {
     pub needs: &'static [Need],
     /// The namespaces it runs in.
     pub isolate: Isolate,
+    /// Whether it spends tens of milliseconds and more on waiting, for the clock's next second or for the kernel. It is
+    /// started first and beside the others, also where it has no namespaces of its own: it touches only what it made.
+    pub waits: bool,
     /// Whether it is about the kernel's promises or about this environment.
     pub kind: Kind,
     /// The function.
@@ -69,6 +72,7 @@ impl Probe {
             calls: &[],
             needs: &[],
             isolate: Isolate::Fresh,
+            waits: false,
             kind: Kind::Semantics,
             run,
             location: Location::caller(),

@@ -22,17 +22,17 @@ pub const NUMBERS: u32 = 1 << NUMBER_BITS;
 
 /// The key of a number within a probe within a run; never 0, so never `IPC_PRIVATE`.
 pub const fn make(tag: u32, probe: u32, number: u32) -> i32 {
-    let bits = TOP << (TAG_BITS + PROBE_BITS + NUMBER_BITS)
-        | tag % TAGS << (PROBE_BITS + NUMBER_BITS)
-        | probe % PROBES << NUMBER_BITS
-        | number % NUMBERS;
+    let bits = (TOP << (TAG_BITS + PROBE_BITS + NUMBER_BITS))
+        | ((tag % TAGS) << (PROBE_BITS + NUMBER_BITS))
+        | ((probe % PROBES) << NUMBER_BITS)
+        | (number % NUMBERS);
     bits.cast_signed()
 }
 
 /// Whether a key is of a run with this tag.
 pub const fn has_tag(key: i32, tag: u32) -> bool {
     let bits = key.cast_unsigned();
-    bits >> (PROBE_BITS + NUMBER_BITS) == TOP << TAG_BITS | tag % TAGS
+    bits >> (PROBE_BITS + NUMBER_BITS) == (TOP << TAG_BITS) | (tag % TAGS)
 }
 
 /// Whether a key is of this probe, whatever the run.

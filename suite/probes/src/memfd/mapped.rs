@@ -249,6 +249,7 @@ const PINNED_EBUSY: Probe = Probe {
     spec: &[man("fcntl(2)", "EBUSY"), kernel("mm/memfd.c", "memfd_wait_for_pins")],
     calls: &[Sys::MemfdCreate, Sys::Vmsplice],
     isolate: Isolate::Cell,
+    waits: true,
     ..Probe::new("memfd.write.pinned-ebusy", |cx| {
         let (fd, reading, _writing) = pinned()?;
         // The kernel itself waits 150 ms for such pages before it gives up.

@@ -175,6 +175,7 @@ const SET_TIME: Probe = Probe {
     why: "auditors see in ipcs -t when the permissions of a queue were last changed",
     spec: &[man("msgctl(2)", "IPC_SET"), posix("msgctl")],
     calls: &[Sys::Msgctl],
+    waits: true,
     ..Probe::new("sysv.msg.ctl.set-time", set_time)
 };
 fn set_time(cx: &mut Context) -> Outcome {

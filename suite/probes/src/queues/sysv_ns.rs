@@ -103,6 +103,7 @@ const ENDS: Probe = Probe {
     calls: &[Sys::Msgget, Sys::Unshare],
     needs: &[Need::New(Namespace::Ipc), Need::New(Namespace::User)],
     isolate: Isolate::FreshOnly,
+    waits: true,
     ..Probe::new("sysv.msg.ns.ends-with-last", |cx| {
         cx.elsewhere(|cx| {
             // As owner of a user namespace this process limits its IPC namespaces: the one it is in and one more.

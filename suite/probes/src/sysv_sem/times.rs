@@ -52,6 +52,7 @@ const MOVE: Probe = Probe {
     why: "clean-up by age takes sem_otime for the last use, audits take sem_ctime for the last configuration",
     spec: &[man("semctl(2)", "semid_ds"), man("semop(2)", "DESCRIPTION"), posix("semctl"), posix("semop")],
     calls: CALLS,
+    waits: true,
     ..Probe::new("sysv.sem.times.move", moves)
 };
 fn moves(cx: &mut Context) -> Outcome {

@@ -195,6 +195,7 @@ const STAMPS_ALONE: Probe = Probe {
     calls: &[Sys::Shmat, Sys::Shmdt, Sys::Shmctl],
     // It waits, so it must never be the one that others wait for: beside them in the cell's own namespaces.
     isolate: Isolate::Cell,
+    waits: true,
     ..Probe::new("sysv.shm.stat.stamps-alone", stamps_alone)
 };
 fn stamps_alone(cx: &mut Context) -> Outcome {
