@@ -74,7 +74,7 @@ pub(crate) struct RunArgs {
     /// An environment to run on (repeatable); host, sandbox and every engine found where nothing is said
     #[arg(long, value_name = "ENV")]
     pub(crate) on: Vec<String>,
-    /// Run on all cells of a matrix file as well
+    /// Run on all cells of a matrix file
     #[arg(long, value_name = "FILE")]
     pub(crate) matrix: Option<PathBuf>,
     /// Probes at once in a cell [default: processors + 1]

@@ -113,10 +113,15 @@ impl Declared {
 
     /// What the declared filter does to a call; `None` where it allows it or nothing was declared.
     pub fn refusal(&self, call: Sys) -> Option<Refusal> {
+        self.refusal_of(call.name())
+    }
+
+    /// [`Declared::refusal`] for a call by its name, as records have it.
+    pub fn refusal_of(&self, call: &str) -> Option<Refusal> {
         match &self.seccomp {
             Filter::Unsaid | Filter::Unconfined => None,
             Filter::Unknown(_) => Some(Refusal::Perhaps),
-            Filter::Known(known) => match known.answer(call) {
+            Filter::Known(known) => match known.answer_to(call) {
                 Some(Answer::Allow) => None,
                 Some(Answer::Errno(errno)) => Some(Refusal::Always(Some(errno))),
                 Some(Answer::Kill) => Some(Refusal::Always(None)),

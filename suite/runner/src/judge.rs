@@ -2,7 +2,7 @@
 
 use crate::declared::{Declared, Filter, Refusal};
 use shmcheck_probe::sys::errno_name;
-use shmcheck_probe::{Detail, Isolate, Need, Probe, Sys, Verdict};
+use shmcheck_probe::{Detail, Isolate, Need, Probe, Stop, Sys, Verdict};
 use shmcheck_protocol::{Expected, Record, Result};
 
 /// Judges one record.
@@ -46,11 +46,11 @@ fn reattribute(probe: &Probe, declared: &Declared, record: &mut Record) {
         return;
     }
     let detail = &record.detail;
-    let seen = detail.errno.as_deref().or(detail.got.as_deref());
-    let called = detail.call.as_deref().and_then(Sys::from_name);
-    let filtered = called.and_then(|call| match declared.refusal(call)? {
+    // A value that was compared is quoted.
+    let seen = detail.errno.as_deref().or(detail.got.as_deref()).map(|seen| seen.trim_matches('"'));
+    let filtered = detail.call.as_deref().and_then(|call| match declared.refusal_of(call)? {
         Refusal::Always(Some(errno)) | Refusal::Sometimes(errno) => {
-            (seen == Some(errno_name(errno))).then(|| (call, errno_name(errno)))
+            (seen == Some(errno_name(errno))).then(|| (call.to_owned(), errno_name(errno)))
         }
         Refusal::Always(None) | Refusal::Perhaps => None,
     });
@@ -58,26 +58,34 @@ fn reattribute(probe: &Probe, declared: &Declared, record: &mut Record) {
     let killed = || {
         detail.message.as_ref().filter(|text| text.contains("SIGSYS"))?;
         // The record of a killed process cannot say which call it was; one of the probe's own comes first.
-        probe.calls.iter().chain(Sys::ALL).copied().find(is_kill).map(|call| (call, "SIGSYS"))
+        probe.calls.iter().chain(Sys::ALL).copied().find(is_kill).map(|call| (call.name().to_owned(), "SIGSYS"))
     };
     if let Some((call, errno)) = filtered.or_else(killed) {
-        record.outcome = Verdict::Blocked;
-        record.detail = Detail {
-            layer: Some("seccomp".to_owned()),
-            call: Some(call.name().to_owned()),
-            errno: Some(errno.to_owned()),
-            ..Detail::default()
-        };
+        (record.outcome, record.detail) = Stop::blocked("seccomp", call, errno).into_parts();
+        return;
+    }
+    let limited = LIMITS.iter().find(|(call, errno, limit)| {
+        detail.call.as_deref() == Some(*call) && seen == Some(*errno) && declared.ulimits.contains_key(*limit)
+    });
+    if let Some((call, errno, _)) = limited {
+        (record.outcome, record.detail) = Stop::blocked("rlimit", *call, *errno).into_parts();
     }
 }
 
+/// Calls that a declared limit refuses, the errno, and the limit: mq_overview(7).
+const LIMITS: &[(&str, &str, &str)] = &[("mq_open", "EMFILE", "msgqueue")];
+
 fn blocked(declared: &Declared, detail: &Detail) -> (bool, Expected, String) {
     let (call, errno) = (detail.call.as_deref().unwrap_or(""), detail.errno.as_deref().unwrap_or(""));
-    if !matches!(detail.layer.as_deref(), Some("seccomp")) {
+    if detail.layer.as_deref() == Some("rlimit") {
+        let limit = LIMITS.iter().find(|(limited, ..)| *limited == call).map_or("", |(_, _, limit)| limit);
+        return (true, Expected::Blocked, format!("ulimit.{limit} was declared"));
+    }
+    if detail.layer.as_deref() != Some("seccomp") {
         return (true, Expected::Pass, "nothing was declared of this layer".to_owned());
     }
     let filter = declared.filter();
-    match Sys::from_name(call).and_then(|call| declared.refusal(call)) {
+    match declared.refusal_of(call) {
         Some(Refusal::Always(wanted)) => {
             let wanted = wanted.map_or("SIGSYS", errno_name);
             (wanted == errno, Expected::Blocked, format!("{filter} refuses {call} with {wanted}"))

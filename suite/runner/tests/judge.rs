@@ -96,3 +96,22 @@ fn an_unknown_filter_may_refuse_and_says_why_it_is_unknown() {
     assert!(result.as_expected && result.because.contains("docker 99 is not known"), "{result:?}");
     assert!(judged(&unknown, Verdict::Pass, Detail::default()).as_expected);
 }
+
+/// A record may name a call that no probe of the catalogue declares.
+#[test]
+fn a_call_beyond_the_catalogue_is_known_by_its_name() {
+    let handle = declared("open_by_handle_at", "SCMP_ACT_ERRNO");
+    let result = judged(&handle, Verdict::Broken, set_up("open_by_handle_at", "EACCES"));
+    assert!(result.outcome == Verdict::Blocked && result.as_expected, "{result:?}");
+}
+
+#[test]
+fn a_declared_limit_explains_its_refusal() {
+    let mut limited = declared("shmat", "SCMP_ACT_ERRNO");
+    assert!(!judged(&limited, Verdict::Broken, set_up("mq_open", "EMFILE")).as_expected);
+    limited.ulimits.insert("msgqueue".to_owned(), (0, 0));
+    let result = judged(&limited, Verdict::Broken, set_up("mq_open", "EMFILE"));
+    assert!(result.outcome == Verdict::Blocked && result.as_expected, "{result:?}");
+    assert!(result.because.contains("ulimit.msgqueue"), "{result:?}");
+    assert!(!judged(&limited, Verdict::Broken, set_up("mq_open", "EACCES")).as_expected);
+}

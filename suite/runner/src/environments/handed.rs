@@ -69,7 +69,7 @@ fn default_filter(launch: &Launch, bundle: Option<&Path>, place: Place, newer: N
     };
     let config = bundle.and_then(|path| std::fs::read(path).ok());
     if let Some(Ok(Some(profile))) = config.map(|bytes| Profile::of_bundle(&bytes)) {
-        let whose = format!("the default seccomp profile of {}, as handed to {},", engine.name, runtime_of(launch));
+        let whose = format!("{}'s default seccomp profile (as handed to {})", engine.name, runtime_of(launch));
         return known(profile, whose);
     }
     if is_docker(launch) {
@@ -78,7 +78,7 @@ fn default_filter(launch: &Launch, bundle: Option<&Path>, place: Place, newer: N
         return match stored_docker_default(&engine.version).filter(|_| built_in) {
             Some(profile) => known(
                 profile.handed(Dialect::docker(&engine.version), &place),
-                format!("the default seccomp profile of docker {}", engine.version),
+                format!("the default seccomp profile of docker {} (from its source)", engine.version),
             ),
             None => Filter::Unknown(format!("that of docker {} is not known", engine.version)),
         };

@@ -45,8 +45,14 @@ impl Newer {
 impl Known {
     /// What the filter answers to a call; `None` where that cannot be known.
     pub fn answer(&self, call: Sys) -> Option<Answer> {
-        let by_profile = self.profile.answer(call, &self.place);
-        if by_profile == Answer::Allow || self.profile.names(call) || i64::from(call.number()) <= self.last() {
+        self.answer_to(call.name())
+    }
+
+    /// [`Known::answer`] for a call by its name; `None` also for a name that is no call here.
+    pub fn answer_to(&self, call: &str) -> Option<Answer> {
+        let number = syscalls::Sysno::from_str(call).ok()?.id();
+        let by_profile = self.profile.answer_to(call, &self.place);
+        if by_profile == Answer::Allow || self.profile.names(call) || i64::from(number) <= self.last() {
             return Some(by_profile);
         }
         match self.newer {

@@ -177,8 +177,12 @@ impl Profile {
 
     /// What the profile says of a call at this place, for its whole range of arguments.
     pub fn answer(&self, call: Sys, place: &Place) -> Answer {
-        let rules: Vec<&Rule> =
-            self.rules_at(place).filter(|rule| rule.names().any(|name| name == call.name())).collect();
+        self.answer_to(call.name(), place)
+    }
+
+    /// [`Profile::answer`] for a call by its name.
+    fn answer_to(&self, call: &str, place: &Place) -> Answer {
+        let rules: Vec<&Rule> = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call)).collect();
         if let Some(rule) = rules.iter().find(|rule| rule.is_unconditional()) {
             return rule.action.answer(rule.errno_ret);
         }
@@ -187,13 +191,13 @@ impl Profile {
     }
 
     /// Whether any rule is about the call.
-    pub fn names(&self, call: Sys) -> bool {
-        self.syscalls.iter().any(|rule| rule.names().any(|name| name == call.name()))
+    fn names(&self, call: &str) -> bool {
+        self.syscalls.iter().any(|rule| rule.names().any(|name| name == call))
     }
 
     /// The errno of a rule that refuses the call for some arguments, if there is one.
-    pub fn errno_of_some(&self, call: Sys, place: &Place) -> Option<i32> {
-        let rules = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call.name()));
+    pub fn errno_of_some(&self, call: &str, place: &Place) -> Option<i32> {
+        let rules = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call));
         let answers = rules.map(|rule| rule.action.answer(rule.errno_ret));
         answers.chain([self.default_action.answer(self.default_errno_ret)]).find_map(|answer| match answer {
             Answer::Errno(errno) => Some(errno),
