@@ -97,7 +97,7 @@ impl Profile {
     pub fn handed(&self, dialect: Dialect, place: &Place) -> Self {
         let errno = |name: &Option<String>, number: Option<u32>| {
             let named = name.as_deref().filter(|name| dialect.errno_names && !name.is_empty());
-            named.map_or(number, |name| errno_by_name(name))
+            named.map_or(number, errno_by_name)
         };
         let applies = |rule: &&Rule| {
             let mut rule = (*rule).clone();
