@@ -34,7 +34,7 @@ pub fn facts(catalogue: &[&'static Probe], options: Options) -> Facts {
         label: text("/proc/self/attr/current").trim_end_matches('\0').to_owned(),
         namespaces: namespaces(),
         refused_calls: controls::refused(Sys::ALL, seccomp_mode == 2),
-        refused_namespaces: refused_namespaces(),
+        refused_namespaces: refused_namespaces(fresh.is_some()),
         cell: ground::measure(catalogue),
         fresh,
         fresh_refused,
@@ -90,14 +90,14 @@ fn in_child<T: serde::Serialize + serde::de::DeserializeOwned>(body: impl FnOnce
     attempt().map_err(|e| e.to_string())
 }
 
-/// Tries each kind of namespace in a process of its own.
-fn refused_namespaces() -> BTreeMap<String, String> {
+/// Tries each kind of namespace in a process of its own. `fresh` says whether probes run in fresh namespaces.
+fn refused_namespaces(fresh: bool) -> BTreeMap<String, String> {
     let kinds = [Namespace::Ipc, Namespace::Mount, Namespace::Pid, Namespace::User, Namespace::Net];
     let admin = caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_ADMIN).unwrap_or(false);
     let mut refused = BTreeMap::new();
     for kind in kinds {
         // A probe that needs a further namespace makes it from inside its fresh ones: as their owner.
-        let through_user = if admin || kind == Namespace::User { 0 } else { libc::CLONE_NEWUSER };
+        let through_user = if admin || !fresh || kind == Namespace::User { 0 } else { libc::CLONE_NEWUSER };
         let errno = in_child(|| sys::unshare(kind.flag() | through_user).err().map_or(0, |e| e.errno));
         match errno {
             Ok(0) => {}
@@ -116,7 +116,20 @@ fn kernel() -> Kernel {
         release: text(name.release()),
         version: text(name.version()),
         machine: text(name.machine()),
+        implementation: implementation().to_owned(),
     }
+}
+
+/// Who answers the calls. gVisor calls itself Linux 4.4.0, but its kernel log begins with its own name whoever asks;
+/// Linux keeps its log from most, and has nothing of the kind at its beginning.
+fn implementation() -> &'static str {
+    /// `SYSLOG_ACTION_READ_ALL` of syslog(2).
+    const READ_ALL: libc::c_int = 3;
+    let mut log = [0_u8; 64];
+    // SAFETY: the buffer has the length that is passed.
+    let read = unsafe { libc::klogctl(READ_ALL, log.as_mut_ptr().cast(), log.len() as libc::c_int) };
+    let log = usize::try_from(read).map_or(&[][..], |length| &log[..length.min(log.len())]);
+    if String::from_utf8_lossy(log).contains("Starting gVisor") { "gvisor" } else { "linux" }
 }
 
 /// The C library and how this program is linked with it.

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// The fingerprint of an environment
     Facts(FactsArgs),
+    /// Run probes on all cells of a matrix file
+    Matrix(MatrixArgs),
     /// What changed between two reports
     Diff(DiffArgs),
     /// A report in another format
@@ -72,6 +74,9 @@ pub(crate) struct RunArgs {
     /// An environment to run on (repeatable); host, sandbox and every engine found where nothing is said
     #[arg(long, value_name = "ENV")]
     pub(crate) on: Vec<String>,
+    /// Run on all cells of a matrix file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) matrix: Option<PathBuf>,
     /// Probes at once in a cell [default: processors + 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     pub(crate) jobs: Option<u16>,
@@ -208,6 +213,19 @@ pub(crate) struct FactsArgs {
     /// The environment
     #[arg(long, value_name = "ENV", default_value = "host")]
     pub(crate) on: String,
+}
+
+#[derive(Debug, Args)]
+#[command(mut_arg("matrix", |arg| arg.hide(true)))]
+pub(crate) struct MatrixArgs {
+    /// The matrix file
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only print the cells, one environment string a line
+    #[arg(long)]
+    pub(crate) list: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 #[derive(Debug, Args)]

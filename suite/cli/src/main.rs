@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         Some(Command::List(args)) => commands::list::list(&args, style),
         Some(Command::Explain(args)) => commands::explain::explain(&args, style),
         Some(Command::Facts(args)) => commands::facts::facts(&args),
+        Some(Command::Matrix(args)) => commands::matrix::matrix(args, style),
         Some(Command::Diff(args)) => commands::diff::diff(&args, style),
         Some(Command::Report(args)) => commands::report::report(&args, style),
         Some(Command::Doctor) => commands::doctor::doctor(style),

@@ -80,6 +80,8 @@ pub struct Kernel {
     pub version: String,
     /// `machine`
     pub machine: String,
+    /// `linux`, or the kernel that answers in its place: `gvisor`.
+    pub implementation: String,
 }
 
 /// Identity and capabilities of the agent.

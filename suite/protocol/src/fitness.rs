@@ -50,10 +50,12 @@ pub fn unmet_in_cell(mut needs: impl Iterator<Item = Need>, facts: &Facts) -> Op
 
 fn check(need: Need, facts: &Facts, fresh: Option<&Ground>) -> Option<Unmet> {
     let ground = fresh.unwrap_or(&facts.cell);
+    // Without CAP_SYS_ADMIN the fresh namespaces are had through a user namespace, and that is not the initial one.
+    let initial = facts.user.initial && (fresh.is_none() || holds(&facts.user.effective, Capability::CAP_SYS_ADMIN));
     let found = match need {
         Need::Call(call) => return refused_call(need, call.name(), facts),
         Need::Cap(cap) => (!holds(&ground.effective, cap)).then(|| "not in the effective set".to_owned()),
-        Need::InitCap(cap) if !facts.user.initial => Some(format!("{cap} holds only in a user namespace")),
+        Need::InitCap(cap) if !initial => Some(format!("{cap} holds only in a user namespace")),
         Need::InitCap(cap) => (!holds(&facts.user.effective, cap)).then(|| "not in the effective set".to_owned()),
         Need::OtherUsers => ground.other_users.clone(),
         Need::OwnIpc => {
@@ -76,7 +78,7 @@ fn check(need: Need, facts: &Facts, fresh: Option<&Ground>) -> Option<Unmet> {
         Need::Nodes(n) => (facts.nodes < n).then(|| format!("{} nodes with memory", facts.nodes)),
         Need::Memlock(bytes) => {
             let soft = facts.rlimits.get("memlock").map_or(0, |limit| limit.0);
-            let privileged = facts.user.initial && holds(&facts.user.effective, Capability::CAP_IPC_LOCK);
+            let privileged = initial && holds(&facts.user.effective, Capability::CAP_IPC_LOCK);
             (soft < bytes && !privileged).then(|| format!("RLIMIT_MEMLOCK is {soft}"))
         }
         Need::Cpus(n) => (facts.cpus < n).then(|| format!("{} processors", facts.cpus)),

@@ -6,7 +6,7 @@ use shmcheck_protocol::Facts;
 /// Labels and values, in the order in which they are shown. The values read well without their labels.
 pub(crate) fn key_facts(facts: &Facts) -> Vec<(&'static str, String)> {
     vec![
-        ("kernel", format!("{} {} {}", facts.kernel.name, facts.kernel.release, facts.kernel.machine)),
+        ("kernel", kernel(facts)),
         ("user", user(facts)),
         ("capabilities", capabilities(&facts.user.effective)),
         ("seccomp", seccomp(facts)),
@@ -19,6 +19,16 @@ pub(crate) fn key_facts(facts: &Facts) -> Vec<(&'static str, String)> {
 pub(crate) fn sentence(facts: &Facts) -> String {
     let values: Vec<_> = key_facts(facts).into_iter().map(|(_, value)| value).collect();
     values.join(", ")
+}
+
+/// What uname(2) says, and who says it where that is not Linux itself.
+fn kernel(facts: &Facts) -> String {
+    let kernel = &facts.kernel;
+    let said = format!("{} {} {}", kernel.name, kernel.release, kernel.machine);
+    match kernel.implementation.as_str() {
+        "" | "linux" => said,
+        other => format!("{other} that calls itself {said}"),
+    }
 }
 
 fn user(facts: &Facts) -> String {

@@ -1,5 +1,7 @@
 //! One cell: an agent started, its facts taken, its probes run, its records judged, its leftovers counted.
 
+use crate::declared::{Declared, Filter};
+use crate::deviation::Here;
 use crate::environment::Tools;
 use crate::judge::{judge, judge_setting};
 use crate::launch::{Launch, RUN_VARIABLE};
@@ -49,7 +51,10 @@ pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Obser
                         cell.results.push(record);
                     }
                 }
-                Ok(visit) => visit.carry_out(&launch, number, order, observer, &mut cell),
+                Ok(visit) => {
+                    planned.environment.learn(&mut launch);
+                    visit.carry_out(&mut launch, number, order, observer, &mut cell);
+                }
             }
             launch.undo_if_needed(&cell);
         }
@@ -61,16 +66,22 @@ pub fn run(planned: &Planned, number: usize, order: &Order, observer: &dyn Obser
 
 /// Starts an agent and takes its facts alone.
 pub fn facts(planned: &Planned, exe: &std::path::Path, run: &str) -> std::result::Result<Facts, String> {
+    look(planned, exe, run).map(|(facts, _)| facts)
+}
+
+/// Starts an agent; its facts, and what was declared, completed by what the environment tells.
+pub fn look(planned: &Planned, exe: &std::path::Path, run: &str) -> std::result::Result<(Facts, Declared), String> {
     let tools = Tools { exe: exe.to_owned(), run: run.to_owned(), number: 0 };
-    let launch = planned.environment.launch(&planned.spec, &tools).map_err(|missing| missing.to_string())?;
+    let mut launch = planned.environment.launch(&planned.spec, &tools).map_err(|missing| missing.to_string())?;
     let visit = Visit::begin(&launch).map_err(|trouble| match trouble {
         Trouble::Absent(reason) | Trouble::Rubbish(reason) => reason,
     })?;
+    planned.environment.learn(&mut launch);
     let facts = (*visit.facts).clone();
     if visit.session.end(END_PATIENCE).is_none() {
         launch.undo();
     }
-    Ok(facts)
+    Ok((facts, launch.declared))
 }
 
 /// Why there is no visit.
@@ -111,17 +122,29 @@ impl Visit {
         Err(trouble)
     }
 
-    fn carry_out(mut self, launch: &Launch, number: usize, order: &Order, observer: &dyn Observer, cell: &mut Cell) {
+    fn carry_out(
+        mut self,
+        launch: &mut Launch,
+        number: usize,
+        order: &Order,
+        observer: &dyn Observer,
+        cell: &mut Cell,
+    ) {
         let environment = cell.environment.clone();
         observer.facts(number, cell, &self.facts);
         let settings = effective::records(&launch.declared, &self.facts);
-        for result in settings.into_iter().map(judge_setting) {
+        let known = Here::of(&launch.declared, &self.facts);
+        for result in settings.into_iter().map(judge_setting).map(|result| known.weigh(result)) {
             observer.result(number, &environment, &result);
             cell.results.push(result);
         }
+        // A filter that is not in force is a finding of its own, `declared.seccomp`; the probes are not to repeat it.
+        if self.facts.seccomp_mode != 2 {
+            launch.declared.seccomp = Filter::Unsaid;
+        }
         let (records, problem) = self.collect(order, |record| {
             let probe = order.probes.iter().find(|probe| probe.id == record.id)?;
-            let result = judge(probe, &launch.declared, record);
+            let result = known.weigh(judge(probe, &launch.declared, record));
             observer.result(number, &environment, &result);
             Some(result)
         });
@@ -136,7 +159,7 @@ impl Visit {
             cell.results.push(records.remove(probe.id).unwrap_or_else(missing));
         }
         if problem.is_none() {
-            cell.leftovers = self.leftovers(order);
+            cell.leftovers = known.beyond(self.leftovers(order));
         }
         cell.facts = Some((*self.facts).clone());
         if problem.is_some() {

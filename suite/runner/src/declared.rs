@@ -1,6 +1,6 @@
 //! What an environment was asked for, in one vocabulary for all of them: expectation is derived from this alone.
 
-use crate::seccomp::{Answer, Place, Profile};
+use crate::seccomp::{Answer, Known};
 use crate::spec::{Spec, parse_cap};
 use caps::{Capability, CapsHashSet};
 use shmcheck_probe::Sys;
@@ -28,15 +28,28 @@ pub enum Filter {
     Unsaid,
     /// None.
     Unconfined,
-    /// What the engine installs where nothing is said.
-    EngineDefault,
-    /// This profile.
-    Profile(Box<Profile>, Place),
+    /// One whose profile is not known, for this reason.
+    Unknown(String),
+    /// One whose profile is known: the caller's or the engine's own.
+    Known(Box<Known>),
+}
+
+/// A program that makes a cell: an engine, a runtime.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Maker {
+    /// Its name.
+    pub name: String,
+    /// Its version as it says it; empty where it does not.
+    pub version: String,
 }
 
 /// A cell's declared configuration. `None` and `Unsaid` mean that nothing was declared, so nothing is promised.
 #[derive(Debug, Clone)]
 pub struct Declared {
+    /// Who makes the cell, by version; `None` where it is this program.
+    pub engine: Option<Maker>,
+    /// The OCI runtime beneath the engine.
+    pub runtime: Option<Maker>,
     /// The keys for the report, defaults included.
     pub keys: BTreeMap<String, String>,
     /// Whose IPC namespace.
@@ -72,52 +85,16 @@ pub enum Refusal {
     Always(Option<i32>),
     /// Refused with this errno for some arguments.
     Sometimes(i32),
-    /// An engine's default may refuse it.
+    /// The filter is not known and may refuse it.
     Perhaps,
 }
-
-/// Calls that every engine's default profile allows without a capability: see the book's table of engines.
-const ALLOWED_BY_ENGINES: &[Sys] = &[
-    Sys::Shmget,
-    Sys::Shmat,
-    Sys::Shmdt,
-    Sys::Shmctl,
-    Sys::Semget,
-    Sys::Semop,
-    Sys::Semtimedop,
-    Sys::Semctl,
-    Sys::Msgget,
-    Sys::Msgsnd,
-    Sys::Msgrcv,
-    Sys::Msgctl,
-    Sys::MqOpen,
-    Sys::MqUnlink,
-    Sys::MqTimedsend,
-    Sys::MqTimedreceive,
-    Sys::MqNotify,
-    Sys::MqGetsetattr,
-    Sys::Mmap,
-    Sys::Munmap,
-    Sys::Mremap,
-    Sys::Mprotect,
-    Sys::Msync,
-    Sys::Madvise,
-    Sys::Mincore,
-    Sys::Mlock,
-    Sys::Munlock,
-    Sys::Ftruncate,
-    Sys::Fallocate,
-    Sys::Close,
-    Sys::MemfdCreate,
-    Sys::Futex,
-    Sys::Sendmsg,
-    Sys::Recvmsg,
-];
 
 impl Declared {
     /// Nothing but the spec's own keys.
     pub fn nothing(spec: &Spec) -> Self {
         Self {
+            engine: None,
+            runtime: None,
             keys: spec.declared(),
             ipc: Ipc::Unsaid,
             user: None,
@@ -136,15 +113,30 @@ impl Declared {
 
     /// What the declared filter does to a call; `None` where it allows it or nothing was declared.
     pub fn refusal(&self, call: Sys) -> Option<Refusal> {
+        self.refusal_of(call.name())
+    }
+
+    /// [`Declared::refusal`] for a call by its name, as records have it.
+    pub fn refusal_of(&self, call: &str) -> Option<Refusal> {
         match &self.seccomp {
             Filter::Unsaid | Filter::Unconfined => None,
-            Filter::EngineDefault => (!ALLOWED_BY_ENGINES.contains(&call)).then_some(Refusal::Perhaps),
-            Filter::Profile(profile, place) => match profile.answer(call, place) {
-                Answer::Allow => None,
-                Answer::Errno(errno) => Some(Refusal::Always(Some(errno))),
-                Answer::Kill => Some(Refusal::Always(None)),
-                Answer::Depends => profile.errno_of_some(call, place).map(Refusal::Sometimes),
+            Filter::Unknown(_) => Some(Refusal::Perhaps),
+            Filter::Known(known) => match known.answer_to(call) {
+                Some(Answer::Allow) => None,
+                Some(Answer::Errno(errno)) => Some(Refusal::Always(Some(errno))),
+                Some(Answer::Kill) => Some(Refusal::Always(None)),
+                Some(Answer::Depends) => known.profile.errno_of_some(call, &known.place).map(Refusal::Sometimes),
+                None => Some(Refusal::Perhaps),
             },
+        }
+    }
+
+    /// The declared filter as the subject of a sentence.
+    pub fn filter(&self) -> String {
+        match &self.seccomp {
+            Filter::Known(known) => known.whose.clone(),
+            Filter::Unknown(reason) => format!("the engine's default seccomp profile ({reason})"),
+            Filter::Unsaid | Filter::Unconfined => "the declared seccomp filter".to_owned(),
         }
     }
 

@@ -125,7 +125,7 @@ pub const SETTINGS: &[Setting] = &[
             match declared.seccomp {
                 Filter::Unsaid => None,
                 Filter::Unconfined => Compared::new(word(false), got),
-                Filter::EngineDefault | Filter::Profile(..) => Compared::new(word(true), got),
+                Filter::Unknown(_) | Filter::Known(_) => Compared::new(word(true), got),
             }
         },
     },

@@ -67,6 +67,9 @@ pub trait Environment: Sync + std::fmt::Debug {
     /// How to start the agent for this spec. May prepare what several cells share (an image).
     fn launch(&self, spec: &Spec, tools: &Tools) -> Result<Launch, Missing>;
 
+    /// Completes what is declared with what only the started environment tells: which runtime, which seccomp profile.
+    fn learn(&self, _launch: &mut Launch) {}
+
     /// Finds, and unless `dry` removes, what dead runs left in this environment's own stores. One line per thing.
     fn clean(&self, _dead: &dyn Fn(&str) -> bool, _dry: bool) -> Vec<String> {
         Vec::new()

@@ -70,6 +70,7 @@ impl Troupe {
                 Trouble::Absent(reason) | Trouble::Rubbish(reason) => reason,
             }
         })?;
+        party.environment.learn(&mut launch);
         let before = visit.facts.inventory.clone();
         self.members.push(Member { session: Some(visit.session), launch, facts: *visit.facts, before, entered: false });
         Ok(())

@@ -6,7 +6,7 @@ use shmcheck_probe::Probe;
 use shmcheck_protocol::{Cell, Facts};
 use shmcheck_runner::journal::Journal;
 use shmcheck_runner::run::{Order, Planned};
-use shmcheck_runner::{Observer, cell, environments};
+use shmcheck_runner::{Declared, Observer, cell, environments};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -31,6 +31,12 @@ impl Observer for Nobody {}
 pub(crate) fn facts(environment: &str) -> Result<Facts, String> {
     let journal = Journal::begin().map_err(|e| e.to_string())?;
     cell::facts(&planned(environment), &program(), &journal.entry.run)
+}
+
+/// The facts of an environment, and what was declared as far as the environment tells.
+pub(crate) fn look(environment: &str) -> Result<(Facts, Declared), String> {
+    let journal = Journal::begin().map_err(|e| e.to_string())?;
+    cell::look(&planned(environment), &program(), &journal.entry.run)
 }
 
 /// Runs probes in one environment.

@@ -8,6 +8,7 @@ pub(crate) mod explain;
 pub(crate) mod facts;
 pub(crate) mod generate;
 pub(crate) mod list;
+pub(crate) mod matrix;
 pub(crate) mod reference;
 pub(crate) mod report;
 pub(crate) mod run;

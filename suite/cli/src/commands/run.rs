@@ -1,6 +1,7 @@
 //! `run`: probes on environments, the report, the exit code.
 
 use crate::args::{FileFormat, Format, RunArgs};
+use crate::commands::matrix;
 use crate::failure::{Failure, Outcome};
 use crate::live::{Live, Watcher};
 use crate::output::Streams;
@@ -15,6 +16,7 @@ use shmcheck_runner::Constellation;
 use shmcheck_runner::effective::SETTINGS;
 use shmcheck_runner::environments;
 use shmcheck_runner::journal::Journal;
+use shmcheck_runner::matrix::Matrix;
 use shmcheck_runner::run::{Order, Planned, Scenarios};
 use shmcheck_runner::select::{Filter, Selection, select_all};
 use std::io::Write;
@@ -25,12 +27,19 @@ use std::time::SystemTime;
 
 /// Runs the selection and says what came of it.
 pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
-    let filters = args.filters.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
+    let matrix = args.matrix.as_deref().map(matrix::read).transpose()?;
+    let words = match &matrix {
+        Some(matrix) if args.filters.is_empty() => &matrix.filters,
+        _ => &args.filters,
+    };
+    let filters = words.iter().map(|text| Filter::parse(text)).collect::<Result<Vec<_>, _>>()?;
     let known = shmcheck_probes::scenarios();
     let Selection { probes, scenarios } = select_all(CHAPTERS, (&containers::CHAPTER, &known), &filters)?;
-    let required = Required::parse(&args.require)?;
+    // A matrix lists its cells; constellations are no part of it.
+    let scenarios = if matrix.is_some() { Vec::new() } else { scenarios };
+    let mut required = Required::parse(&args.require)?;
     let means_setting = SETTINGS.iter().any(|setting| filters.iter().any(|filter| filter.matches_id(setting.id)));
-    let cells = if probes.is_empty() && !means_setting { Vec::new() } else { plan(args, &required)? };
+    let cells = if probes.is_empty() && !means_setting { Vec::new() } else { plan(args, matrix, &mut required)? };
     let constellations = if scenarios.is_empty() { Vec::new() } else { constellations(args, &required)? };
     if cells.is_empty() && constellations.is_empty() {
         return Err(Failure::Nothing(mismatch(scenarios.is_empty()).to_owned()));
@@ -120,15 +129,21 @@ impl Required {
 }
 
 /// The cells: those asked for; where nothing is said, every environment, missing engines included so that the output
-/// says why they are not there.
-fn plan(args: &RunArgs, required: &Required) -> Result<Vec<Planned>, Failure> {
+/// says why they are not there. What the matrix requires is added to `required`.
+fn plan(args: &RunArgs, matrix: Option<Matrix>, required: &mut Required) -> Result<Vec<Planned>, Failure> {
     let mut words: Vec<String> = args.on.clone();
-    if words.is_empty() {
+    if words.is_empty() && matrix.is_none() {
         words = environments::ALL.iter().map(|environment| environment.name().to_owned()).collect();
     }
     // What is required is run, also where it was not asked for in other words.
     words.extend(required.environments.iter().cloned());
     let mut cells: Vec<Planned> = Vec::new();
+    for cell in matrix.into_iter().flat_map(|matrix| matrix.cells) {
+        if cell.required {
+            required.environments.push(cell.planned.spec.to_string());
+        }
+        cells.push(cell.planned);
+    }
     for word in words.iter().filter(|word| Constellation::parse(word).is_none()) {
         let (environment, spec) = environments::parse(word)?;
         if !cells.iter().any(|cell| cell.spec == spec) {

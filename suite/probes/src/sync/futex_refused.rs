@@ -7,7 +7,7 @@ use shmcheck_probe::sys;
 use shmcheck_probe::sys::futex::{
     self, FUTEX_CLOCK_REALTIME, FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAIT_BITSET, MATCH_ANY, WaitWord,
 };
-use shmcheck_probe::{Context, Map, Outcome, Probe, Sys, kernel, man};
+use shmcheck_probe::{Context, Map, Need, Outcome, Probe, Sys, kernel, man};
 use std::sync::atomic::Ordering::SeqCst;
 
 /// The probes of this file.
@@ -168,6 +168,7 @@ fn timeout_efault(cx: &mut Context) -> Outcome {
 
 const TRUNCATED_EFAULT: Probe = Probe {
     spec: &[man("futex(2)", "EFAULT"), man("mmap(2)", "SIGBUS")],
+    needs: &[Need::Call(Sys::MemfdCreate)],
     ..probe(
         "sync.futex.address.truncated-efault",
         "a word beyond the end of a truncated object is refused: EFAULT",

@@ -211,6 +211,7 @@ fn stop_continues(cx: &mut Context) -> Outcome {
 
 const READ_ONLY: Probe = Probe {
     spec: &[kernel("kernel/futex/core.c", "commit 9ea71503a8ed, read-only shared mappings")],
+    needs: &[Need::Call(Sys::MemfdCreate)],
     ..probe(
         "sync.futex.wait.read-only-mapping",
         "a process with a read-only mapping can wait and be woken",

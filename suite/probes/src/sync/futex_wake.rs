@@ -6,7 +6,7 @@ use shmcheck_probe::sys::futex::{
     self, FUTEX_CMP_REQUEUE, FUTEX_PRIVATE_FLAG, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAIT_BITSET, FUTEX_WAKE,
     FUTEX_WAKE_BITSET,
 };
-use shmcheck_probe::{Context, Isolate, Map, Outcome, Peer, Probe, Stop, Sys, kernel, man, sys};
+use shmcheck_probe::{Context, Isolate, Map, Need, Outcome, Peer, Probe, Stop, Sys, kernel, man, sys};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -211,6 +211,7 @@ fn second_mapping(cx: &mut Context) -> Outcome {
 
 const KEY_BY_OFFSET: Probe = Probe {
     spec: &[man("futex(2)", "the same futex in different processes"), kernel("kernel/futex/core.c", "get_futex_key")],
+    needs: &[Need::Call(Sys::MemfdCreate)],
     ..probe(
         "sync.futex.key.by-offset",
         "the word's place in the object decides, not in the mapping",

@@ -97,7 +97,7 @@ fn creat_finds_existing(cx: &mut Context) -> Outcome {
 }
 
 const EXCL_ALONE_IGNORED: Probe = Probe {
-    title: "IPC_EXCL without IPC_CREAT finds a live key",
+    title: "IPC_EXCL without IPC_CREAT finds a live set",
     why: "a client that passes the server's flags minus IPC_CREAT would never connect",
     spec: &[man("semget(2)", "DESCRIPTION"), kernel("ipc/util.c", "ipcget_public")],
     calls: &[Sys::Semget],

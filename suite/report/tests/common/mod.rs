@@ -55,6 +55,7 @@ pub(crate) fn facts(uid: u32, shm: u64, filter: bool, fresh: bool) -> Facts {
             release: "6.18.5".into(),
             version: "#1 SMP".into(),
             machine: "x86_64".into(),
+            implementation: "linux".to_owned(),
         },
         page_size: 4096,
         cpus: 2,

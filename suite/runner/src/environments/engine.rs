@@ -1,11 +1,12 @@
 //! Container engines with Docker's command line: docker and podman share it but for a few words.
 
+use super::handed;
 use super::identity::{accounts, with_subordinate_ids};
 use super::image::{Client, LABEL};
-use crate::declared::{Declared, Filter, Ipc, cap_names, parse_ulimit};
+use crate::declared::{Declared, Filter, Ipc, Maker, cap_names, parse_ulimit};
 use crate::environment::{Environment, HOST_IPC, Missing, Tools};
 use crate::launch::Launch;
-use crate::seccomp::{Place, Profile, running_kernel};
+use crate::seccomp::{Dialect, Known, Newer, Place, Profile, running_kernel};
 use crate::spec::{Key, Spec, Value, parse_size, parse_user};
 use caps::{Capability, CapsHashSet};
 use std::path::Path;
@@ -140,8 +141,11 @@ impl Engine {
         })
     }
 
-    fn declare(&self, spec: &Spec) -> Result<Declared, Missing> {
+    fn declare(&self, spec: &Spec, version: String) -> Result<Declared, Missing> {
         let mut declared = Declared::nothing(spec);
+        let dialect = if self.name == "docker" { Dialect::docker(&version) } else { Dialect::PODMAN };
+        declared.engine = Some(Maker { name: self.name.to_owned(), version });
+        declared.runtime = spec.get("runtime").map(|name| Maker { name: name.to_owned(), version: String::new() });
         let ipc = spec.get("ipc").unwrap_or(self.default_ipc);
         declared.keys.insert("ipc".to_owned(), ipc.to_owned());
         declared.ipc = match ipc {
@@ -150,7 +154,12 @@ impl Engine {
             "private" => Ipc::Private,
             _ => Ipc::Shared,
         };
-        declared.user = Some(spec.get("user").and_then(parse_user).map_or(0, |(uid, _)| uid));
+        declared.user = match spec.get("user").and_then(parse_user) {
+            Some((uid, _)) => Some(uid),
+            // Inside, the program is whoever called the engine.
+            None if spec.get("userns").is_some_and(|mode| mode.starts_with("keep-id")) => None,
+            None => Some(0),
+        };
         let privileged = spec.flag("privileged");
         declared.caps_added = cap_names(spec.all("cap-add"));
         declared.caps_dropped = cap_names(spec.all("cap-drop"));
@@ -170,10 +179,14 @@ impl Engine {
         declared.seccomp = match spec.get("seccomp") {
             Some("unconfined") => Filter::Unconfined,
             None | Some("default") if privileged => Filter::Unconfined,
-            None | Some("default") => Filter::EngineDefault,
+            // The container itself tells when it is there: see `learn`.
+            None | Some("default") => Filter::Unknown("which one was not found out".to_owned()),
             Some(file) => {
                 let profile = Profile::read(Path::new(file)).map_err(|e| Missing::new(e.to_string(), ""))?;
-                Filter::Profile(Box::new(profile), place)
+                let profile = profile.handed(dialect, &place);
+                let newer = spec.get("runtime").map_or(Newer::Unknown, Newer::of_runtime);
+                let whose = "the declared seccomp profile".to_owned();
+                Filter::Known(Box::new(Known { profile, place, whose, newer }))
             }
         };
         declared.dev_shm = Some(declared.ipc != Ipc::None || spec.get("tmpfs-shm").is_some());
@@ -276,11 +289,11 @@ impl Environment for Engine {
 
     fn launch(&self, spec: &Spec, tools: &Tools) -> Result<Launch, Missing> {
         let client = self.client(spec.flag("rootless"))?;
-        self.server_version(&client)?;
+        let version = self.server_version(&client)?;
         if spec.flag("rootless") && client.user.is_none() && nix::unistd::geteuid().is_root() {
             return Err(Missing::new("rootless needs an ordinary user", ""));
         }
-        let declared = self.declare(spec)?;
+        let declared = self.declare(spec, version)?;
         if !cfg!(target_feature = "crt-static") {
             let remedy = "build with the repository's .cargo/config.toml, which links statically";
             return Err(Missing::new("this program is linked dynamically and cannot run in an image", remedy));
@@ -318,6 +331,10 @@ impl Environment for Engine {
                     .collect(),
             ],
         })
+    }
+
+    fn learn(&self, launch: &mut Launch) {
+        handed::learn(launch);
     }
 
     fn clean(&self, dead: &dyn Fn(&str) -> bool, dry: bool) -> Vec<String> {

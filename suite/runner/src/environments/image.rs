@@ -57,20 +57,16 @@ impl Client {
             .run()
             .map_err(|e| format!("{}: {e}", self.program))?;
         if output.status.success() {
-            self.forget_others(&name);
+            self.forget_old();
             return Ok(name);
         }
         Err(format!("import of the image failed: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 
-    /// Images of earlier builds are of no use any more. One that a container still uses stays: the engine refuses.
-    fn forget_others(&self, name: &str) {
-        let filter = format!("label={LABEL}=image");
-        let format = "{{.Repository}}:{{.Tag}}";
-        let list = self.run(&["image", "ls", "--filter", &filter, "--format", format]).unwrap_or_default();
-        for other in list.lines().filter(|other| !other.ends_with(name)) {
-            let _ = self.run(&["image", "rm", other]);
-        }
+    /// Images of builds of another day are of no use any more; those of today may be another checkout's.
+    fn forget_old(&self) {
+        let label = format!("label={LABEL}=image");
+        let _ = self.run(&["image", "prune", "--all", "--force", "--filter", &label, "--filter", "until=24h"]);
     }
 }
 

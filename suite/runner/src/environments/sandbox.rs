@@ -6,7 +6,7 @@
 use crate::declared::{Declared, Filter, Ipc, cap_names};
 use crate::environment::{Environment, HOST_IPC, Missing, Tools};
 use crate::launch::Launch;
-use crate::seccomp::{self, Place, Profile, running_kernel};
+use crate::seccomp::{self, Known, Newer, Place, Profile, running_kernel};
 use crate::spec::{Key, Spec, Value, parse_size, parse_user};
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::mount::{MsFlags, mount};
@@ -141,7 +141,8 @@ impl Environment for Sandbox {
             Some("unconfined") => Filter::Unconfined,
             Some(file) => {
                 let profile = Profile::read(Path::new(file)).map_err(|e| Missing::new(e.to_string(), ""))?;
-                Filter::Profile(Box::new(profile), confinement.place())
+                let whose = "the declared seccomp profile".to_owned();
+                Filter::Known(Box::new(Known { profile, place: confinement.place(), whose, newer: Newer::AsDefault }))
             }
         };
         let json = serde_json::to_string(&confinement).map_err(|e| Missing::new(e.to_string(), ""))?;

@@ -5,8 +5,10 @@
 //! those members without a word.
 
 mod install;
+mod known;
 
 pub use install::install;
+pub use known::{Dialect, Known, Newer, podman_default_file, stored_docker_default};
 
 use caps::CapsHashSet;
 use serde::Deserialize;
@@ -14,17 +16,20 @@ use shmcheck_probe::Sys;
 use std::path::Path;
 
 /// A profile as its file says.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Profile {
     default_action: Action,
     #[serde(default)]
     default_errno_ret: Option<u32>,
+    /// Podman's name for the errno, which it prefers to the number.
+    #[serde(default)]
+    default_errno: Option<String>,
     #[serde(default)]
     syscalls: Vec<Rule>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Rule {
     #[serde(default)]
@@ -35,6 +40,9 @@ struct Rule {
     action: Action,
     #[serde(default)]
     errno_ret: Option<u32>,
+    /// As [`Profile::default_errno`].
+    #[serde(default)]
+    errno: Option<String>,
     #[serde(default)]
     args: Option<Vec<Arg>>,
     #[serde(default)]
@@ -43,7 +51,7 @@ struct Rule {
     excludes: Condition,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Condition {
     caps: Option<Vec<String>>,
@@ -149,8 +157,13 @@ impl Profile {
     pub fn read(path: &Path) -> Result<Self, ProfileError> {
         let name = path.display().to_string();
         let text = std::fs::read(path).map_err(|source| ProfileError::Read { path: name.clone(), source })?;
+        Self::parse(&text, &name)
+    }
+
+    /// Takes a profile from its text; `name` is for the error message.
+    pub fn parse(text: &[u8], name: &str) -> Result<Self, ProfileError> {
         let profile: Self =
-            serde_json::from_slice(&text).map_err(|source| ProfileError::Format { path: name, source })?;
+            serde_json::from_slice(text).map_err(|source| ProfileError::Format { path: name.to_owned(), source })?;
         for arg in profile.syscalls.iter().flat_map(|rule| rule.args.iter().flatten()) {
             if arg.index > 5 {
                 return Err(ProfileError::Rule(format!(
@@ -164,8 +177,12 @@ impl Profile {
 
     /// What the profile says of a call at this place, for its whole range of arguments.
     pub fn answer(&self, call: Sys, place: &Place) -> Answer {
-        let rules: Vec<&Rule> =
-            self.rules_at(place).filter(|rule| rule.names().any(|name| name == call.name())).collect();
+        self.answer_to(call.name(), place)
+    }
+
+    /// [`Profile::answer`] for a call by its name.
+    fn answer_to(&self, call: &str, place: &Place) -> Answer {
+        let rules: Vec<&Rule> = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call)).collect();
         if let Some(rule) = rules.iter().find(|rule| rule.is_unconditional()) {
             return rule.action.answer(rule.errno_ret);
         }
@@ -173,9 +190,14 @@ impl Profile {
         if rules.iter().all(|rule| rule.action.answer(rule.errno_ret) == default) { default } else { Answer::Depends }
     }
 
+    /// Whether any rule is about the call.
+    fn names(&self, call: &str) -> bool {
+        self.syscalls.iter().any(|rule| rule.names().any(|name| name == call))
+    }
+
     /// The errno of a rule that refuses the call for some arguments, if there is one.
-    pub fn errno_of_some(&self, call: Sys, place: &Place) -> Option<i32> {
-        let rules = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call.name()));
+    pub fn errno_of_some(&self, call: &str, place: &Place) -> Option<i32> {
+        let rules = self.rules_at(place).filter(|rule| rule.names().any(|name| name == call));
         let answers = rules.map(|rule| rule.action.answer(rule.errno_ret));
         answers.chain([self.default_action.answer(self.default_errno_ret)]).find_map(|answer| match answer {
             Answer::Errno(errno) => Some(errno),
