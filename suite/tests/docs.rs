@@ -2,7 +2,7 @@
 
 mod support;
 
-use shmcheck_runner::{environments, select::Filter};
+use shmcheck_runner::{Constellation, environments, select::Filter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ fn at_root() {
 /// Pages that `ci/book` writes, by the name they have in the book.
 fn generated() -> BTreeSet<PathBuf> {
     let chapters = shmcheck_probes::CHAPTERS.iter().map(|chapter| chapter.name);
-    let copied = ["index", "how-to-add-a-probe", "engines", "kernels", "seccomp-profiles"];
+    let copied = ["index", "how-to-add-a-probe", "how-to-add-a-scenario", "engines", "kernels", "seccomp-profiles"];
     chapters.chain(copied).map(|name| PathBuf::from(format!("docs/book/src/generated/{name}.md"))).collect()
 }
 
@@ -169,7 +169,10 @@ fn check(line: &[String], helps: &mut BTreeMap<String, String>) -> Result<(), St
         if option == "--on"
             || option == "--require" && environments::find(value.split(':').next().unwrap_or("")).is_some()
         {
-            environments::parse(&value).map_err(|e| e.to_string())?;
+            match Constellation::parse(&value) {
+                Some(parsed) => drop(parsed.map_err(|e| e.to_string())?),
+                None => drop(environments::parse(&value).map_err(|e| e.to_string())?),
+            }
         }
         if matches!(option, "--format" | "--to") && !values(&text, option).contains(&value) {
             return Err(format!("{option} has no value {value}"));

@@ -229,7 +229,7 @@ fn on_fault(cx: &mut Context) -> Outcome {
 
 const FLAGS_ZERO: Probe = Probe {
     title: "mlock2 without flags behaves as mlock",
-    why: "the C library's mlock may be either",
+    why: "the C library's mlock may be either call; a program must not notice which one it got",
     spec: &[man("mlock(2)", "MLOCK_ONFAULT")],
     needs: LOCKING,
     calls: &[Sys::Mlock2],

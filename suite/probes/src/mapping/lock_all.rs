@@ -185,7 +185,7 @@ fn current_limit(cx: &mut Context) -> Outcome {
 
 const ON_FAULT_ALONE: Probe = Probe {
     title: "MCL_ONFAULT without MCL_CURRENT or MCL_FUTURE fails with EINVAL",
-    why: "it says how to lock, not what",
+    why: "the flag says how to lock, not what; taken alone it would lock nothing and look like success",
     spec: &[man("mlock(2)", "EINVAL")],
     needs: LOCKING,
     calls: CALLS,

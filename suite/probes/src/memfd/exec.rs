@@ -115,7 +115,7 @@ const UMASK: Probe = Probe {
 
 const NOEXEC_CHMOD: Probe = Probe {
     title: "a file of MFD_NOEXEC_SEAL cannot be made executable: EPERM",
-    why: "the attack is one fchmod away otherwise",
+    why: "without it the attack is one fchmod away: drop a program into the memfd, make it executable, run it",
     spec: &[doc(GUIDE, "MFD_NOEXEC_SEAL"), kernel("mm/shmem.c", "shmem_setattr: F_SEAL_EXEC")],
     calls: CALLS,
     needs: NEEDS,

@@ -122,7 +122,7 @@ const READER_OK: Probe = Probe {
 
 const PRIVATE_OK: Probe = Probe {
     title: "a private writable mapping does not hinder F_SEAL_WRITE",
-    why: "its stores never reach the file",
+    why: "a reader may patch its own copy of sealed data, as dynamic linkers do; its stores never reach the file",
     spec: &[man("fcntl(2)", "F_SEAL_WRITE")],
     calls: CALLS,
     isolate: Isolate::Cell,

@@ -44,7 +44,7 @@ fn secret() -> Result<(Map, std::os::fd::OwnedFd), Stop> {
 
 const EMPTY: Probe = Probe {
     title: "secret memory starts empty and reads zero once it is sized",
-    why: "a key store expects clean pages",
+    why: "a key store expects clean pages; another program's old bytes there would be a leak of their own",
     spec: &[man("memfd_secret(2)", "DESCRIPTION")],
     calls: CALLS,
     needs: NEEDS,

@@ -95,7 +95,7 @@ const SET_NOTHING_ELSE: Probe = Probe {
 
 const SET_OLD: Probe = Probe {
     title: "mq_setattr hands the attributes before the change back",
-    why: "a library restores the flag it found",
+    why: "a library that changes O_NONBLOCK for one call restores the flag it found; a wrong answer leaves callers blocking",
     spec: &[man("mq_getattr(3)", "DESCRIPTION"), posix("mq_setattr")],
     calls: &[Sys::MqGetsetattr],
     ..Probe::new("posix.mq.attr.set-old", |cx| {

@@ -136,7 +136,7 @@ const MSGSIZE_MAX: Probe = Probe {
 
 const MSG_DEFAULT: Probe = Probe {
     title: "fs.mqueue.msg_default is mq_maxmsg of queues without attributes",
-    why: "programs that pass NULL are tuned by it",
+    why: "programs that pass no attributes are tuned by this sysctl; their queue would stay as short as before",
     spec: &[INTERFACES],
     calls: &[Sys::MqOpen],
     needs: &[Need::Sysctl("fs/mqueue/msg_default")],
@@ -149,7 +149,7 @@ const MSG_DEFAULT: Probe = Probe {
 };
 const MSGSIZE_DEFAULT: Probe = Probe {
     title: "fs.mqueue.msgsize_default is mq_msgsize of queues without attributes",
-    why: "programs that pass NULL are tuned by it",
+    why: "programs that pass no attributes are tuned by this sysctl; their first long message would be EMSGSIZE",
     spec: &[INTERFACES],
     calls: &[Sys::MqOpen],
     needs: &[Need::Sysctl("fs/mqueue/msgsize_default")],

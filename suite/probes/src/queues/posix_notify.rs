@@ -336,7 +336,7 @@ const SIGNAL_EINVAL: Probe = Probe {
 
 const BAD_FD: Probe = Probe {
     title: "mq_notify of a number that is no queue fails with EBADF",
-    why: "descriptors are recycled",
+    why: "descriptors are recycled: a notification registered on the wrong one would signal for somebody else's queue",
     spec: &[man("mq_notify(3)", "EBADF"), posix("mq_notify")],
     calls: &[Sys::MqNotify],
     ..Probe::new("posix.mq.notify.ebadf", |cx| {

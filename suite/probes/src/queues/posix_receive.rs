@@ -113,7 +113,7 @@ const LENGTH: Probe = Probe {
 
 const NULL_PRIORITY: Probe = Probe {
     title: "who does not want the priority passes NULL",
-    why: "most programs do",
+    why: "most programs do not ask for the priority; a store through the null pointer would end them",
     spec: &[man("mq_receive(3)", "DESCRIPTION"), posix("mq_receive")],
     calls: &[Sys::MqTimedreceive],
     ..Probe::new("posix.mq.receive.null-priority", |cx| {
@@ -213,7 +213,7 @@ fn receiver(cx: &mut Context, fd: i32, nice: i32) -> Result<Peer<(Vec<u8>, u32)>
 
 const EMPTY_WAITS: Probe = Probe {
     title: "mq_receive on an empty queue sleeps until a message comes",
-    why: "workers sit in this call all day",
+    why: "workers sit in this call all day; one that returned at once would burn a processor",
     spec: &[man("mq_receive(3)", "DESCRIPTION"), posix("mq_receive")],
     calls: &[Sys::MqTimedsend, Sys::MqTimedreceive],
     ..Probe::new("posix.mq.receive.empty-waits", |cx| {
@@ -251,7 +251,7 @@ fn two_sleepers(cx: &mut Context, nice: (i32, i32), wanted: (&[u8], &[u8])) -> O
 }
 const TURNS: Probe = Probe {
     title: "of sleeping receivers the one who has waited longest goes first",
-    why: "a pool of workers shares the load by it",
+    why: "a pool of workers shares the load by it; without turns one worker starves beside the others",
     spec: &[posix("mq_receive"), kernel("ipc/mqueue.c", "wq_add")],
     calls: &[Sys::MqTimedsend, Sys::MqTimedreceive],
     ..Probe::new("posix.mq.receive.turns", |cx| two_sleepers(cx, (0, 0), (b"a", b"b")))

@@ -59,7 +59,7 @@ fn sender(cx: &mut Context, fd: i32, text: &[u8], priority: u32) -> Result<Peer<
 
 const CONTENT: Probe = Probe {
     title: "another process receives the bytes and the priority that were sent",
-    why: "the least that anybody asks of a queue",
+    why: "the least that anybody asks of a queue: a command for a drive that arrives changed moves the wrong way",
     spec: &[man("mq_send(3)", "DESCRIPTION"), posix("mq_send")],
     calls: &[Sys::MqTimedsend, Sys::MqTimedreceive],
     ..Probe::new("posix.mq.send.content", |cx| {
@@ -92,7 +92,7 @@ const LONG: Probe = Probe {
 
 const ZERO_LENGTH: Probe = Probe {
     title: "a message without text is a message: it has a priority and is counted",
-    why: "programs send bare priorities as events",
+    why: "programs send bare priorities as events, without a byte of text; a refusal would silence them",
     spec: &[man("mq_send(3)", "DESCRIPTION"), posix("mq_send")],
     calls: &[Sys::MqTimedsend],
     ..Probe::new("posix.mq.send.zero-length", |cx| {
@@ -105,7 +105,7 @@ const ZERO_LENGTH: Probe = Probe {
 
 const PRIORITY_MAX: Probe = Probe {
     title: "priorities go up to sysconf(_SC_MQ_PRIO_MAX) − 1, which is 32767",
-    why: "programs map deadlines onto the range",
+    why: "programs map deadlines onto the whole range of priorities; the last one must still be taken",
     spec: &[doc("mq_overview(7)", "DESCRIPTION"), posix("mq_send")],
     calls: &[Sys::MqTimedsend],
     ..Probe::new("posix.mq.send.priority-max", |cx| {

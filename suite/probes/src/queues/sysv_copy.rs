@@ -61,7 +61,7 @@ fn changes_nothing(cx: &mut Context) -> Outcome {
 
 const BEYOND: Probe = Probe {
     title: "MSG_COPY behind the last message fails with ENOMSG",
-    why: "it is how a loop over the queue ends",
+    why: "a checkpoint tool reads message after message; this errno is how its loop over the queue ends",
     spec: &[man("msgop(2)", "ENOMSG")],
     calls: &[Sys::Msgrcv],
     ..Probe::new("sysv.msg.copy.beyond-enomsg", |cx| {
@@ -87,7 +87,7 @@ const WITHOUT_NOWAIT: Probe = Probe {
 
 const WITH_EXCEPT: Probe = Probe {
     title: "MSG_COPY together with MSG_EXCEPT fails with EINVAL",
-    why: "both flags give msgtyp another meaning",
+    why: "both flags give msgtyp another meaning; taken together one of them would be ignored in silence",
     spec: &[man("msgop(2)", "EINVAL")],
     calls: &[Sys::Msgrcv],
     ..Probe::new("sysv.msg.copy.with-except-einval", |cx| {

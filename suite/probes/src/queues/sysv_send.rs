@@ -36,7 +36,7 @@ pub(super) fn pattern(length: usize) -> Vec<u8> {
 
 const CONTENT: Probe = Probe {
     title: "another process receives the type and the bytes that were sent",
-    why: "the least that anybody asks of a queue",
+    why: "the least that anybody asks of a queue: a billing record that arrives changed is worse than one that is lost",
     spec: &[man("msgop(2)", "DESCRIPTION"), posix("msgsnd")],
     calls: &[Sys::Msgsnd, Sys::Msgrcv],
     ..Probe::new("sysv.msg.send.content", content)
@@ -101,7 +101,7 @@ fn raw_send(id: i32, address: usize, size: i64) -> sys::Result<i64> {
 
 const ZERO_LENGTH: Probe = Probe {
     title: "a message without text is a message: it has a type and is counted",
-    why: "programs send bare types as events",
+    why: "programs send bare types as events, without a byte of text; a refusal would silence them",
     spec: &[man("msgop(2)", "DESCRIPTION")],
     calls: &[Sys::Msgsnd, Sys::Msgrcv],
     ..Probe::new("sysv.msg.send.zero-length", zero_length)

@@ -118,7 +118,7 @@ const MISSING_ENOENT: Probe = probe(
 const VALUE_MAX: Probe = probe(
     "sync.sem.open.value-max",
     "sem_open takes SEM_VALUE_MAX as a value",
-    "an unlimited credit is written this way",
+    "an unlimited credit is written this way; a smaller ceiling would refuse a pool at its start",
     &[man("sem_open(3)", ""), posix("sem_open")],
     |cx| {
         let (_name, sem) = created(cx, SEM_VALUE_MAX)?;

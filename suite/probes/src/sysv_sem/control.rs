@@ -51,7 +51,7 @@ const STAT_IN_OTHER_PROCESS: Probe = Probe {
 
 const STAT_NUM_IGNORED: Probe = Probe {
     title: "IPC_STAT ignores the semaphore's number",
-    why: "old programs pass rubbish there",
+    why: "old programs pass rubbish as the number there; a check would turn their start-up into EINVAL",
     spec: &[man("semctl(2)", "IPC_STAT")],
     calls: CALLS,
     ..Probe::new("sysv.sem.control.stat-num-ignored", |cx| {

@@ -98,7 +98,7 @@ const GETALL_LENGTH: Probe = Probe {
 
 const NUM_IGNORED: Probe = Probe {
     title: "the commands on all values ignore the semaphore's number",
-    why: "old programs pass rubbish or -1 there",
+    why: "old programs pass rubbish or -1 as the number there, and work; a kernel that checked it would stop them",
     spec: &[man("semctl(2)", "GETALL"), man("semctl(2)", "SETALL")],
     calls: CALLS,
     ..Probe::new("sysv.sem.values.num-ignored", |cx| {
