@@ -243,6 +243,12 @@ impl Context {
         self.until("a peer sleeps in the call", || match crate::procfs::state(pid) {
             None | Some('Z') => Err(Stop::broken(format!("peer {pid} ended instead of waiting in the call"))),
             Some('S' | 'D') => {
+                if calls.contains(&crate::Sys::Futex) {
+                    // A waiter for a PI lock spins, marked as asleep, while the lock's owner is on a processor
+                    // (kernel/locking/rtmutex.c, rtmutex_spin_on_owner), and reading its call spins until it is off
+                    // its own (wait_task_inactive). Where this process is the owner, only its absence ends that.
+                    std::thread::sleep(std::time::Duration::from_micros(20));
+                }
                 Ok(crate::procfs::current_call(pid)
                     .is_none_or(|number| calls.iter().any(|call| call.number() == number)))
             }

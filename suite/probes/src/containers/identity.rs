@@ -42,7 +42,14 @@ fn become_five_six() -> Outcome {
     for (file, text) in
         [("setgroups", "deny".to_owned()), ("uid_map", format!("5 {uid} 1")), ("gid_map", format!("6 {gid} 1"))]
     {
-        std::fs::write(format!("/proc/self/{file}"), text)?;
+        match std::fs::write(format!("/proc/self/{file}"), text) {
+            // User 0 without CAP_SETFCAP may not map itself, user_namespaces(7).
+            Err(e) if e.raw_os_error() == Some(EPERM) => {
+                let need = Need::New(Namespace::User).to_string();
+                return Err(Stop::skip(need, format!("write to {file} → EPERM")));
+            }
+            other => other?,
+        }
     }
     Ok(())
 }
