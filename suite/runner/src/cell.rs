@@ -163,7 +163,11 @@ impl Visit {
         }
         cell.facts = Some((*self.facts).clone());
         if problem.is_some() {
-            self.session.kill();
+            if order.is_stopped() {
+                self.session.leave(order.deadline + RECORD_PATIENCE);
+            } else {
+                self.session.kill();
+            }
             launch.undo();
         } else if self.session.end(END_PATIENCE).is_none() {
             launch.undo();

@@ -4,7 +4,7 @@
 //! labels of containers); what carries neither is nobody's business here.
 
 use crate::environments;
-use crate::journal;
+use crate::journal::{self, Entry};
 use crate::launch::RUN_VARIABLE;
 use shmcheck_probe::{key, procfs, sys};
 use shmcheck_protocol::NAME_PREFIX;
@@ -18,8 +18,7 @@ pub fn clean(dry: bool) -> Vec<String> {
     let mut lines = Vec::new();
     for (entry, path) in &journals.dead {
         lines.extend(processes(&entry.run, dry));
-        lines.extend(system_v(entry.tag, dry));
-        lines.extend(names(&entry.run, dry));
+        lines.extend(objects(entry, dry));
         if !dry {
             // Last: a clean that is killed leaves the journal, and the next one goes on.
             let _ = fs::remove_file(path);
@@ -34,6 +33,17 @@ pub fn clean(dry: bool) -> Vec<String> {
     for environment in environments::ALL {
         lines.extend(environment.clean(&dead, dry));
     }
+    lines
+}
+
+/// Removes what a run made where this program runs: for a run that ends before its cells did.
+pub fn sweep(entry: &Entry) -> Vec<String> {
+    objects(entry, false)
+}
+
+fn objects(entry: &Entry, dry: bool) -> Vec<String> {
+    let mut lines = system_v(entry.tag, dry);
+    lines.extend(names(&entry.run, dry));
     lines
 }
 

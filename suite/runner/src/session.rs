@@ -131,6 +131,15 @@ impl Session {
         (code, String::from_utf8_lossy(&bytes).trim().to_owned())
     }
 
+    /// Leaves the agent: nobody reads it any more, so it begins nothing new and ends with the probes under way, which
+    /// take along what they made. What has not ended within `patience` is killed.
+    pub fn leave(mut self, patience: Duration) -> Option<i32> {
+        self.requests = None;
+        // The reader ends with the receiver, and the pipe with the reader.
+        self.lines = sync_channel(0).1;
+        self.end_within(patience)
+    }
+
     /// Ends the agent at once.
     pub fn kill(self) {
         let _ = self.child.kill();

@@ -85,6 +85,10 @@ pub(crate) fn run(args: &RunArgs, style: Streams) -> Outcome {
         render(*format, &report, file)
             .map_err(|e| Failure::Internal(format!("failed to write {}: {e}", path.display())))?;
     }
+    if outcome.stopped || report.summary.broken > 0 {
+        // What was cut off may have left things; what ended in order was counted by its own inventory.
+        let _ = shmcheck_runner::clean::sweep(&journal.entry);
+    }
     drop(journal);
     let live = watcher.live.into_inner().map_err(|_| Failure::Internal("a cell's thread panicked".to_owned()))?;
     live.finish(args.format, &report, &end.reasons)?;
