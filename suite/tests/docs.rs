@@ -16,7 +16,16 @@ fn at_root() {
 /// Pages that `ci/book` writes, by the name they have in the book.
 fn generated() -> BTreeSet<PathBuf> {
     let chapters = shmcheck_probes::CHAPTERS.iter().map(|chapter| chapter.name);
-    let copied = ["index", "how-to-add-a-probe", "how-to-add-a-scenario", "engines", "kernels", "seccomp-profiles"];
+    let copied = [
+        "index",
+        "how-to-add-a-probe",
+        "how-to-add-a-scenario",
+        "engines",
+        "kernels",
+        "seccomp-profiles",
+        "matrices",
+        "deviations",
+    ];
     chapters.chain(copied).map(|name| PathBuf::from(format!("docs/book/src/generated/{name}.md"))).collect()
 }
 
