@@ -23,6 +23,7 @@ fn generated() -> BTreeSet<PathBuf> {
         "engines",
         "kernels",
         "seccomp-profiles",
+        "engine-profiles",
         "matrices",
         "deviations",
     ];
