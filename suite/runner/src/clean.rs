@@ -119,7 +119,8 @@ fn names(run: &str, dry: bool) -> Vec<String> {
             }
         }
     }
-    if !Path::new("/dev/mqueue").is_dir() || fs::read_dir("/dev/mqueue").is_ok_and(|mut d| d.next().is_none()) {
+    // Where the queues' file system is mounted its listing is complete.
+    if procfs::mqueue_place() != Some(procfs::MQUEUE_PLACES[0]) {
         lines.extend(unlisted_queues(run, dry));
     }
     lines
