@@ -233,6 +233,17 @@ impl Engine {
     }
 }
 
+/// Whether a container is gone, which an engine that was already removing it needs a moment for.
+fn is_gone(client: &Client, name: &str) -> bool {
+    (0..50).any(|_| {
+        let gone = client.run(&["container", "inspect", name]).is_err();
+        if !gone {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        gone
+    })
+}
+
 /// The label that says whose run a container belongs to.
 fn owner() -> String {
     format!("{LABEL}.user={}", nix::unistd::geteuid())
@@ -350,7 +361,7 @@ impl Environment for Engine {
                 continue;
             };
             for name in list.lines().filter(|name| run_of(name).is_some_and(dead)) {
-                let removed = dry || client.run(&[self.remove, &[name]].concat()).is_ok();
+                let removed = dry || client.run(&[self.remove, &[name]].concat()).is_ok() || is_gone(&client, name);
                 let failed = if removed { "" } else { " (failed)" };
                 lines.push(format!("{} container {name}{failed}", self.name));
             }
