@@ -16,6 +16,12 @@ use std::time::{Duration, Instant};
 pub fn clean(dry: bool) -> Vec<String> {
     let journals = journal::read_all();
     let mut lines = Vec::new();
+    // Containers first: an agent in the host's IPC namespace could still make what is swept below.
+    // A container's run is dead when no living run has its id: its journal may have been cleaned before.
+    let dead = |run: &str| !journals.alive.iter().any(|alive| alive == run);
+    for environment in environments::ALL {
+        lines.extend(environment.clean(&dead, dry));
+    }
     for (entry, path) in &journals.dead {
         lines.extend(processes(&entry.run, dry));
         lines.extend(objects(entry, dry));
@@ -27,11 +33,6 @@ pub fn clean(dry: bool) -> Vec<String> {
     }
     for folder in journal::folders() {
         let _ = fs::remove_dir(folder);
-    }
-    // A container's run is dead when no living run has its id: its journal may have been cleaned before.
-    let dead = |run: &str| !journals.alive.iter().any(|alive| alive == run);
-    for environment in environments::ALL {
-        lines.extend(environment.clean(&dead, dry));
     }
     lines
 }
